@@ -1,0 +1,32 @@
+# Each target sets up what it needs; the first call makes .venv and installs the tested versions.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check format clean
+
+.venv/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plots]'
+	touch $@
+
+demo: .venv/.installed ## a generated city A, then B: train, fine-tune, predict, score
+	$(BIN)/python -m stmoe_hf demo --output_dir demo
+
+test: .venv/.installed ## the fast tests, under five minutes on two cores
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: .venv/.installed ## the slow ones too
+	$(BIN)/python -m pytest
+
+check: .venv/.installed ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build *.egg-info
