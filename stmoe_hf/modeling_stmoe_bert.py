@@ -1,0 +1,649 @@
+"""ST-MoE-BERT: embeddings of records, a BERT encoder with sparse experts, and a head that gives cells.
+
+Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
+the grid, K candidate cells of a row, E experts, H hidden.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.integrations import use_experts_implementation
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import MoEModelOutput
+from transformers.models.bert.modeling_bert import BertEncoder, BertLayer, BertSelfAttention
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_stmoe_bert import INPUT_COLUMNS, STMoEBertConfig
+
+DAY, SLOT, WEEKDAY, DAY_OFF, DELTA, CELL = range(len(INPUT_COLUMNS))
+NO_LABEL = -100
+
+# Start of the history head: the time-kernel frequency. A record's weight falls by e every 1.5 slots and every 100
+# days, to 15 % between a working day and a day off, and rises by half on the same weekday.
+KERNEL_SLOTS = 1.5
+KERNEL_DAYS = 100.0
+KERNEL_OTHER_KIND_OF_DAY = 0.15
+KERNEL_SAME_WEEKDAY = 1.5
+HISTORY_WEIGHT = 0.98
+
+# What the relation network of the history head sees: harmonics of the clock, widths of closeness in slots, and five
+# kinds of (asked-for day, record's day).
+CLOCK_HARMONICS = (1, 2, 4)
+SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
+KINDS_OF_DAY = 5
+
+
+@dataclass
+class STMoEBertOutput(ModelOutput):
+    """What `STMoEBertForMobility` returns.
+
+    Args:
+        loss: cross-entropy of the labelled records plus the weighted balance loss, if labels are given.
+        logits: [N, C] log-probabilities of all cells for the asked-for records, in (row, time) order; with
+            `num_candidates`, [B, Q, K] log-probabilities of each row's candidate cells.
+        candidates: [B, K] candidate cells of each row, -1 where a row has fewer.
+        aux_loss: the balance loss before its weight.
+        expert_load: [sparse layers, E] share of the records' choices that went to each expert.
+        router_logits: [B * T, E] for each sparse layer, on request.
+        hidden_states, attentions: of the encoder, on request.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    candidates: Tensor | None = None
+    aux_loss: Tensor | None = None
+    expert_load: Tensor | None = None
+    router_logits: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class STMoEBertEmbeddings(nn.Module):
+    """Where and when of a record: embeddings concatenated, normalised, projected to the hidden size."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        tables = {
+            "day": (config.num_days, config.day_embedding_size),
+            "time": (config.num_slots, config.time_embedding_size),
+            "day_of_week": (7, config.day_of_week_embedding_size),
+            "weekday": (2, config.weekday_embedding_size),
+        }
+        self.temporal = nn.ModuleDict({name: nn.Embedding(*size) for name, size in tables.items() if size[1]})
+        self.columns = {"day": DAY, "time": SLOT, "day_of_week": WEEKDAY, "weekday": DAY_OFF}
+        width = sum(table.embedding_dim for table in self.temporal.values()) + 1  # and the delta
+        self.location = None
+        if config.location_embedding_size:
+            # The cells, then the cell of an asked-for record, then that of padding.
+            self.location = nn.Embedding(config.num_cells + 2, config.location_embedding_size)
+            width += config.location_embedding_size
+        self.is_asked = nn.Embedding(2, config.hidden_size)
+        self.mask_id = config.mask_id
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(width, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        parts = [table(inputs[..., self.columns[name]]) for name, table in self.temporal.items()]
+        parts.append(torch.log1p(inputs[..., DELTA, None].to(self.norm.weight.dtype)))
+        if self.location is not None:
+            parts.append(self.location(inputs[..., CELL]))
+        hidden = self.projection(self.norm(torch.cat(parts, dim=-1)))
+        return self.dropout(hidden + self.is_asked((inputs[..., CELL] == self.mask_id).long()))
+
+
+class STMoEBertRouter(nn.Module):
+    """Chooses the experts of each record, in fp32."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden [N, H] -> logits [N, E], weights of the chosen [N, k], indices of the chosen [N, k]."""
+        with torch.autocast(device_type=hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.weight.float())
+            top_logits, top_index = torch.topk(logits, self.top_k, dim=-1)
+            return logits, F.softmax(top_logits, dim=-1), top_index
+
+
+@use_experts_implementation(has_gate=False, has_bias=True)
+class STMoEBertExperts(nn.Module):
+    """All experts of a layer as three-dimensional weights; the forward here is the `eager` implementation."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.num_experts = config.num_experts
+        inner = config.moe_intermediate_size
+        self.up_proj = nn.Parameter(torch.empty(self.num_experts, inner, config.hidden_size))
+        self.up_proj_bias = nn.Parameter(torch.empty(self.num_experts, inner))
+        self.down_proj = nn.Parameter(torch.empty(self.num_experts, config.hidden_size, inner))
+        self.down_proj_bias = nn.Parameter(torch.empty(self.num_experts, config.hidden_size))
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        top_k = top_k_index.shape[-1]
+        order = torch.argsort(top_k_index.flatten(), stable=True)
+        counts = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
+        record = order // top_k
+        parts = []
+        for expert, states in enumerate(hidden_states[record].split(counts)):
+            inner = self.act_fn(F.linear(states, self.up_proj[expert], self.up_proj_bias[expert]))
+            parts.append(F.linear(inner, self.down_proj[expert], self.down_proj_bias[expert]))
+        weighted = torch.cat(parts) * top_k_weights.flatten()[order, None]
+        return torch.zeros_like(hidden_states).index_add_(0, record, weighted.to(hidden_states.dtype))
+
+
+class STMoEBertSparseMoeBlock(nn.Module):
+    """Router and experts; stands where BertLayer has its first feed-forward half."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.router = STMoEBertRouter(config)
+        self.experts = STMoEBertExperts(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        _, weights, index = self.router(flat)
+        return self.experts(flat, index, weights.to(flat.dtype)).reshape(hidden.shape)
+
+
+class STMoEBertAddNorm(nn.Module):
+    """Dropout, residual, LayerNorm; stands where BertLayer has its second feed-forward half."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(hidden) + residual)
+
+
+class STMoEBertLayer(BertLayer):
+    """A BertLayer whose feed-forward is dense or a mixture of experts, as the configuration says."""
+
+    def __init__(self, config: STMoEBertConfig, layer_idx: int):
+        super().__init__(config, layer_idx=layer_idx)
+        if layer_idx in config.sparse_layers:
+            self.intermediate = STMoEBertSparseMoeBlock(config)
+            self.output = STMoEBertAddNorm(config)
+
+
+class STMoEBertEncoder(BertEncoder):
+    def __init__(self, config: STMoEBertConfig):
+        nn.Module.__init__(self)
+        self.config = config
+        self.layer = nn.ModuleList([STMoEBertLayer(config, index) for index in range(config.num_hidden_layers)])
+
+
+class STMoEBertPreTrainedModel(PreTrainedModel):
+    config_class = STMoEBertConfig
+    base_model_prefix = "model"
+    main_input_name = "inputs"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("STMoEBertEmbeddings", "STMoEBertLayer")
+    _can_record_outputs = {  # noqa: RUF012 (the base class declares it)
+        "hidden_states": STMoEBertLayer,
+        "attentions": BertSelfAttention,
+        "router_logits": OutputRecorder(STMoEBertRouter, index=0),
+    }
+
+    def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
+        # On a CPU the loop over experts is faster than the grouped product (by a third, measured).
+        if requested_experts is None and not torch.cuda.is_available():
+            requested_experts = "eager"
+        return super().get_correct_experts_implementation(requested_experts)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, STMoEBertRouter):
+            init.normal_(module.weight, mean=0.0, std=std)
+        elif isinstance(module, STMoEBertExperts):
+            init.normal_(module.up_proj, mean=0.0, std=std)
+            init.normal_(module.down_proj, mean=0.0, std=std)
+            init.zeros_(module.up_proj_bias)
+            init.zeros_(module.down_proj_bias)
+        elif isinstance(module, STMoEBertHistoryHead):
+            module.set_to_time_kernel()
+        elif isinstance(module, STMoEBertForMobility) and module.gate is not None:
+            init.zeros_(module.gate.weight)
+            init.constant_(module.gate.bias, math.log(HISTORY_WEIGHT / (1 - HISTORY_WEIGHT)))
+
+
+class STMoEBertModel(STMoEBertPreTrainedModel):
+    """The encoder without a head: inputs [B, T, 6] -> last_hidden_state [B, T, H]."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__(config)
+        self.embeddings = STMoEBertEmbeddings(config)
+        self.encoder = STMoEBertEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        return self.embeddings.location
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.location = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs,
+    ) -> MoEModelOutput:
+        """Encode records.
+
+        Args:
+            inputs: [B, T, 6] integers, columns as in `INPUT_COLUMNS`; the cell is `mask_id` where asked for.
+            attention_mask: [B, T], 1 where there is a record. By default from the padding cells of `inputs`.
+            inputs_embeds: [B, T, H], in place of the embedding of `inputs`.
+        """
+        if inputs is None and inputs_embeds is None:
+            raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
+        if inputs is not None:
+            if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):
+                raise ValueError(
+                    f"inputs must be [rows, records, {len(INPUT_COLUMNS)}] with the columns {', '.join(INPUT_COLUMNS)};"
+                    f" these are {list(inputs.shape)}"
+                )
+            if attention_mask is None:
+                attention_mask = (inputs[..., CELL] != self.config.pad_id).long()
+        hidden = self.embeddings(inputs) if inputs_embeds is None else inputs_embeds
+        if hidden.shape[1] > self.config.max_seq_length:
+            raise ValueError(
+                f"a row has {hidden.shape[1]} records; this model takes {self.config.max_seq_length} (max_seq_length)."
+                " Shorten the history (input_seq_length) or raise max_seq_length"
+            )
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=attention_mask)
+        return MoEModelOutput(last_hidden_state=self.encoder(hidden, attention_mask=mask, **kwargs).last_hidden_state)
+
+
+class CellLogProbability(torch.autograd.Function):
+    """log softmax(hidden @ weight.T + bias) at the labels, a chunk of records at a time.
+
+    The [N, C] logits exist one chunk at a time, in both directions: backward computes a chunk again.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int) -> Tensor:
+        normaliser = hidden.new_empty(len(hidden), dtype=torch.float32)
+        chosen = torch.empty_like(normaliser)
+        for rows in torch.arange(len(hidden)).split(chunk):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            logits = torch.addmm(bias, hidden[part], weight.t()).float()
+            normaliser[part] = torch.logsumexp(logits, dim=-1)
+            chosen[part] = logits.gather(1, labels[part, None])[:, 0]
+        ctx.save_for_backward(hidden, weight, bias, labels, normaliser)
+        ctx.chunk = chunk
+        return chosen - normaliser
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        hidden, weight, bias, labels, normaliser = ctx.saved_tensors
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight)
+        bias_gradient = torch.zeros_like(bias)
+        for rows in torch.arange(len(hidden)).split(ctx.chunk):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            logits = torch.addmm(bias, hidden[part], weight.t()).float()
+            logits = logits.sub_(normaliser[part, None]).exp_().mul_(-gradient[part, None])
+            logits.scatter_add_(1, labels[part, None], gradient[part, None].to(logits.dtype))
+            logits = logits.to(hidden.dtype)
+            hidden_gradient[part] = logits @ weight
+            weight_gradient.addmm_(logits.t(), hidden[part])
+            bias_gradient += logits.sum(0)
+        return hidden_gradient, weight_gradient, bias_gradient, None, None
+
+
+class STMoEBertCellHead(nn.Module):
+    """A distribution over all cells of the grid."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.chunk = config.head_chunk_size
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.num_cells)
+
+    def states(self, hidden: Tensor) -> Tensor:
+        return self.norm(self.act_fn(self.transform(hidden)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., H] -> log-probabilities [..., C]."""
+        return F.log_softmax(self.decoder(self.states(hidden)).float(), dim=-1)
+
+    def log_probability(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """hidden [N, H], labels [N] -> log-probability of each label [N]; no [N, C] tensor is kept."""
+        states, weight, bias = self.states(hidden), self.decoder.weight, self.decoder.bias
+        if torch.is_autocast_enabled(states.device.type):
+            dtype = torch.get_autocast_dtype(states.device.type)
+            states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
+        return CellLogProbability.apply(states, weight, bias, labels, self.chunk)
+
+
+class STMoEBertHistoryHead(nn.Module):
+    """Scores every record of the person's history for every asked-for record: [B, Q, T] log-weights, summing to 1.
+
+    A score is the time kernel, plus a network over the relation of the two records (both slots, days between, kind of
+    both days), plus the product of their encoder states. The last two start at zero.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.num_slots = config.num_slots
+        self.slot_decay = nn.Parameter(torch.empty(()))
+        self.day_decay = nn.Parameter(torch.empty(()))
+        self.other_kind_of_day = nn.Parameter(torch.empty(()))
+        self.same_weekday = nn.Parameter(torch.empty(()))
+        self.mask_id = config.mask_id
+
+        # The relation of two records takes few values, so the network runs over them once a batch, not over pairs.
+        self.num_days = config.num_days
+        self.num_day_buckets = round(2 * math.log2(config.num_days)) + 1
+        self.relation = None
+        if config.history_relation_size:
+            features = 2 * len(CLOCK_HARMONICS) * 2 + len(SLOT_WIDTHS) + self.num_day_buckets + KINDS_OF_DAY
+            self.relation = nn.Sequential(
+                nn.Linear(features, config.history_relation_size),
+                nn.GELU(),
+                nn.Linear(config.history_relation_size, 1),
+            )
+        self.query = self.key = self.key_bias = None
+        if config.history_content_size:
+            self.query = nn.Linear(config.hidden_size, config.history_content_size)
+            self.key = nn.Linear(config.hidden_size, config.history_content_size)
+            self.key_bias = nn.Linear(config.hidden_size, 1)
+
+    def set_to_time_kernel(self) -> None:
+        init.constant_(self.slot_decay, math.log(1 / KERNEL_SLOTS))
+        init.constant_(self.day_decay, math.log(1 / KERNEL_DAYS))
+        init.constant_(self.other_kind_of_day, math.log(KERNEL_OTHER_KIND_OF_DAY))
+        init.constant_(self.same_weekday, math.log(KERNEL_SAME_WEEKDAY))
+        if self.relation is not None:
+            init.zeros_(self.relation[-1].weight)
+            init.zeros_(self.relation[-1].bias)
+        if self.query is not None:
+            init.zeros_(self.query.weight)
+            init.zeros_(self.query.bias)
+            init.zeros_(self.key_bias.weight)
+            init.zeros_(self.key_bias.bias)
+
+    def _relation_features(self) -> Tensor:
+        """[slots, slots, day buckets, kinds, features] of (asked slot, record's slot, days between, kinds of day)."""
+        device = self.slot_decay.device
+        slots = torch.arange(self.num_slots, device=device)
+        angle = 2 * math.pi * slots / self.num_slots
+        clock = torch.stack([f(n * angle) for n in CLOCK_HARMONICS for f in (torch.sin, torch.cos)], dim=-1)
+        apart = _circular_distance(slots[:, None] - slots[None, :], self.num_slots).float()
+        near = torch.stack([torch.exp(-apart / width) for width in SLOT_WIDTHS], dim=-1)
+        parts = [
+            clock[:, None, None, None, :],
+            clock[None, :, None, None, :],
+            near[:, :, None, None, :],
+            torch.eye(self.num_day_buckets, device=device)[None, None, :, None, :],
+            torch.eye(KINDS_OF_DAY, device=device)[None, None, None, :, :],
+        ]
+        size = (self.num_slots, self.num_slots, self.num_day_buckets, KINDS_OF_DAY)
+        return torch.cat([part.expand(*size, -1) for part in parts], dim=-1)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, asked: Tensor, attention_mask: Tensor) -> Tensor:
+        """Log-weights of the history.
+
+        Args:
+            inputs: [B, T, 6].
+            hidden: [B, T, H] encoder states.
+            asked: [B, Q] positions of the asked-for records (any position where a row has fewer).
+            attention_mask: [B, T].
+
+        Returns:
+            [B, Q, T] fp32; -inf at what is no history, and all over rows without history.
+        """
+        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))[:, :, None, :]
+        h = inputs[:, None, :, :]
+        days = (q[..., DAY] - h[..., DAY]).abs()
+        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots)
+        same_kind = q[..., DAY_OFF] == h[..., DAY_OFF]
+        same_weekday = q[..., WEEKDAY] == h[..., WEEKDAY]
+        scores = (
+            -self.slot_decay.exp() * apart
+            - self.day_decay.exp() * days
+            + self.other_kind_of_day * ~same_kind
+            + self.same_weekday * same_weekday
+        )
+        if self.relation is not None:
+            # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
+            kind = torch.where(same_kind, 1 - q[..., DAY_OFF], 3 - q[..., DAY_OFF])
+            kind = torch.where(same_kind & same_weekday, 4, kind)
+            bucket = torch.arange(self.num_days, device=days.device).clamp(min=1).log2().mul(2).round().long()
+            index = (q[..., SLOT] * self.num_slots + h[..., SLOT]) * self.num_day_buckets + bucket[days]
+            table = self.relation(self._relation_features().to(self.relation[0].weight.dtype))
+            scores = scores + F.embedding(index * KINDS_OF_DAY + kind, table.reshape(-1, 1))[..., 0]
+        if self.query is not None:
+            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+            content = self.query(states) @ self.key(hidden).transpose(1, 2) / math.sqrt(self.key.out_features)
+            scores = scores + content + self.key_bias(hidden).transpose(1, 2)
+        is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
+        has_history = is_history.any(-1)[:, None, None]
+        # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
+        scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
+        return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
+
+
+class STMoEBertForMobility(STMoEBertPreTrainedModel):
+    """ST-MoE-BERT with its head: the cell of every asked-for record.
+
+    The probability of a cell is a mixture, by a learned gate, of the weights of the history's records in that cell
+    and of a distribution over all cells (uniform without `cell_head`).
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__(config)
+        self.model = STMoEBertModel(config)
+        self.history_head = STMoEBertHistoryHead(config) if config.history_head else None
+        self.cell_head = STMoEBertCellHead(config) if config.cell_head else None
+        self.gate = nn.Linear(config.hidden_size, 1) if config.history_head else None
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return None if self.cell_head is None else self.cell_head.decoder
+
+    @can_return_tuple
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_candidates: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        output_router_logits: bool | None = None,
+        **kwargs,
+    ) -> STMoEBertOutput:
+        """Predict the cells of the asked-for records, or the loss at the labelled ones.
+
+        Args:
+            inputs: [B, T, 6] integers, columns as in `INPUT_COLUMNS`; the cell is `mask_id` where asked for.
+            attention_mask: [B, T], 1 where there is a record. By default from the padding cells of `inputs`.
+            labels: [B, T] cells at the asked-for records, -100 elsewhere. With labels the loss is returned, and
+                logits only if `num_candidates` asks for them.
+            inputs_embeds: [B, T, H], in place of the embedding of `inputs`. Without `inputs` the history head has
+                nothing to score, and labelled (else all) positions are asked for.
+            num_candidates: give log-probabilities of candidate cells only: the history's, and this many of the
+                most probable others of each row.
+            num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
+        """
+        keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
+        if inputs is not None and attention_mask is None:
+            attention_mask = (inputs[..., CELL] != self.config.pad_id).long()
+        sparse = bool(self.config.sparse_layers)
+        outputs = self.model(
+            inputs=inputs,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_router_logits=sparse and (keep_router or labels is not None),
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        if attention_mask is None:
+            attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+        is_asked = self._asked_for(inputs, labels, attention_mask)
+        position, exists = _positions(is_asked)
+        states = hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1]))  # [B, Q, H]
+        history = gate = None
+        if self.history_head is not None and inputs is not None:
+            history = self.history_head(inputs, hidden, position, attention_mask)
+            gate = self._log_gate(states, history)
+
+        loss = logits = candidates = aux_loss = expert_load = None
+        if labels is not None:
+            row_labels = labels.gather(1, position).masked_fill(~exists, NO_LABEL)
+            loss, per_row = self._cross_entropy(states, history, gate, inputs, row_labels, num_items_in_batch)
+            if sparse:
+                row_loss, expert_load = self._balance(outputs.router_logits, attention_mask)
+                # Weighted as the cross-entropy is, so that it is the same however a step is cut into batches.
+                aux_loss = (row_loss * per_row).sum()
+                loss = loss + self.config.router_aux_loss_coef * aux_loss
+        if num_candidates is not None:
+            logits, candidates = self._candidate_logits(states, history, gate, inputs, exists, num_candidates)
+        elif labels is None:
+            logits = self._all_logits(states, history, gate, inputs)[exists]
+        return STMoEBertOutput(
+            loss=loss,
+            logits=logits,
+            candidates=candidates,
+            aux_loss=aux_loss,
+            expert_load=expert_load,
+            router_logits=outputs.router_logits if sparse and keep_router else None,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _asked_for(self, inputs: Tensor | None, labels: Tensor | None, attention_mask: Tensor) -> Tensor:
+        if inputs is not None:
+            return (inputs[..., CELL] == self.config.mask_id) & (attention_mask != 0)
+        return attention_mask != 0 if labels is None else labels != NO_LABEL
+
+    def _log_gate(self, states: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-weights [B, Q] of the history and of all cells; a row without history leaves all to the latter."""
+        gate = self.gate(states)[..., 0].float()
+        has_history = torch.isfinite(history).any(-1)
+        to_history = F.logsigmoid(gate).masked_fill(~has_history, -math.inf)
+        return to_history, F.logsigmoid(-gate).masked_fill(~has_history, 0.0)
+
+    def _cross_entropy(self, states, history, gate, inputs, labels, num_items) -> tuple[Tensor, Tensor]:
+        """The loss, and each row's share [B] of the labelled records of the step."""
+        labelled = labels != NO_LABEL
+        if num_items is None:
+            num_items = labelled.sum()
+        num_items = torch.as_tensor(num_items, device=states.device).clamp(min=1)
+        chosen = labels[labelled]
+        if self.cell_head is not None:
+            log_probability = self.cell_head.log_probability(states[labelled], chosen)
+        else:
+            log_probability = states.new_full(chosen.shape, -math.log(self.config.num_cells), dtype=torch.float32)
+        if history is not None:
+            hit = inputs[:, None, :, CELL] == labels[..., None]
+            from_history = _logsumexp(history.masked_fill(~hit, -math.inf))[labelled]
+            to_history, to_all = gate[0][labelled], gate[1][labelled]
+            log_probability = _logaddexp(to_history + from_history, to_all + log_probability)
+        return -log_probability.sum() / num_items, labelled.sum(-1) / num_items
+
+    def _balance(self, router_logits: tuple[Tensor, ...], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The balance loss of Switch Transformers, equations (4)-(6), per layer and row, then the mean over layers.
+
+        Returns:
+            [B] losses (perfect balance gives `num_experts_per_tok`) and [layers, E] shares of the choices.
+        """
+        experts, top_k = self.config.num_experts, self.config.num_experts_per_tok
+        weight = (attention_mask / attention_mask.sum(-1, keepdim=True).clamp(min=1))[..., None]  # [B, T, 1]
+        losses, loads = [], []
+        for layer in router_logits:
+            layer = layer.reshape(*attention_mask.shape, experts)
+            chosen = torch.zeros_like(layer).scatter_(-1, layer.topk(top_k, dim=-1).indices, 1.0)
+            load = (chosen * weight).sum(1)  # [B, E]
+            losses.append(experts * (load * (layer.softmax(-1) * weight).sum(1)).sum(-1))
+            loads.append(load.mean(0) / top_k)
+        return torch.stack(losses).mean(0), torch.stack(loads)
+
+    def _all_logits(self, states, history, gate, inputs) -> Tensor:
+        """Log-probabilities [B, Q, C] of all cells."""
+        if self.cell_head is not None:
+            logits = self.cell_head(states)
+        else:
+            size = (*states.shape[:2], self.config.num_cells)
+            logits = states.new_full(size, -math.log(self.config.num_cells), dtype=torch.float32)
+        if history is None:
+            return logits
+        cells = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
+        from_history = torch.zeros_like(logits).scatter_add_(
+            2, cells[:, None, :].expand(-1, history.shape[1], -1), history.exp()
+        )
+        return (gate[0].exp()[..., None] * from_history + gate[1].exp()[..., None] * logits.exp()).log()
+
+    def _candidate_logits(self, states, history, gate, inputs, exists, num_candidates) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, Q, K] of candidate cells [B, K], row by row, so that one [Q, C] tensor exists."""
+        rows = []
+        for row in range(len(states)):
+            part = slice(row, row + 1)
+            row_gate = None if gate is None else (gate[0][part], gate[1][part])
+            row_history = None if history is None else history[part]
+            row_inputs = None if inputs is None else inputs[part]
+            logits = self._all_logits(states[part], row_history, row_gate, row_inputs)[0]  # [Q, C]
+            mass = logits.exp().mul(exists[row, :, None]).sum(0)
+            best = mass.topk(min(num_candidates, len(mass))).indices
+            if row_history is not None:
+                cells = inputs[row, torch.isfinite(row_history[0]).any(0), CELL]
+                best = torch.cat([best, cells])
+            cells = best.unique()
+            rows.append((logits[:, cells], cells))
+        width = max(len(cells) for _, cells in rows)
+        logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
+        candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
+        return logits, candidates
+
+
+def _circular_distance(difference: Tensor, period: int) -> Tensor:
+    difference = difference.abs()
+    return torch.minimum(difference, period - difference)
+
+
+def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions [B, Q] of the true entries of a [B, T] mask, in order, and which of them exist."""
+    counts = mask.sum(-1)
+    width = int(counts.max()) if len(counts) else 0
+    position = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, :width]
+    return position, torch.arange(width, device=mask.device) < counts[:, None]
+
+
+def _logsumexp(x: Tensor) -> Tensor:
+    """logsumexp over the last dimension whose gradient is 0, not nan, where all of it is -inf."""
+    dead = torch.isneginf(x).all(-1)
+    safe = x.masked_fill(dead[..., None], 0.0)
+    return torch.logsumexp(safe, dim=-1).masked_fill(dead, -math.inf)
+
+
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return _logsumexp(torch.stack([a, b], dim=-1))
+
+
+__all__ = ["STMoEBertForMobility", "STMoEBertModel", "STMoEBertOutput", "STMoEBertPreTrainedModel"]
