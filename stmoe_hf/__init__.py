@@ -1,0 +1,19 @@
+"""ST-MoE-BERT for human mobility. Importing the package makes the Auto classes of transformers know its models."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_stmoe_bert import STMoEBertConfig
+from .modeling_stmoe_bert import STMoEBertForMobility, STMoEBertModel
+from .processing_stmoe_bert import MobilityProcessor
+from .spacetime import Calendar, Grid
+
+AutoConfig.register(STMoEBertConfig.model_type, STMoEBertConfig)
+AutoModel.register(STMoEBertConfig, STMoEBertForMobility)
+AutoProcessor.register(STMoEBertConfig, MobilityProcessor)
+
+# A checkpoint carries its code, so that it also loads, with trust_remote_code, where this package is not installed.
+STMoEBertConfig.register_for_auto_class()
+STMoEBertForMobility.register_for_auto_class("AutoModel")
+MobilityProcessor.register_for_auto_class()
+
+__all__ = ["Calendar", "Grid", "MobilityProcessor", "STMoEBertConfig", "STMoEBertForMobility", "STMoEBertModel"]

@@ -42,7 +42,7 @@ class STMoEBertConfig(PreTrainedConfig):
         "attention_heads": "num_attention_heads",
         "num_local_experts": "num_experts",
     }
-    keys_to_ignore_at_inference = ("router_logits", "hidden_states", "attentions")
+    keys_to_ignore_at_inference = ("router_logits", "hidden_states", "attentions", "aux_loss", "expert_load")
 
     grid_width: int = 200
     grid_height: int = 200
@@ -92,17 +92,17 @@ class STMoEBertConfig(PreTrainedConfig):
         self._refuse_what_cannot_work()
 
     def _refuse_what_cannot_work(self) -> None:
-        problems = []
-        for name in ("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} is {getattr(self, name)}; it must be at least 1")
+        sizes = ("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers")
+        problems = [
+            f"{name} is {getattr(self, name)}; it must be at least 1" for name in sizes if getattr(self, name) < 1
+        ]
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             problems.append(
                 f"hidden_size {self.hidden_size} cannot be shared among num_attention_heads {self.num_attention_heads}"
             )
         if self.num_experts < 0 or (self.num_experts and not 1 <= self.num_experts_per_tok <= self.num_experts):
             problems.append(
-                f"num_experts_per_tok is {self.num_experts_per_tok}; it must lie in 1..num_experts = {self.num_experts}"
+                f"num_experts_per_tok {self.num_experts_per_tok} must lie in 1..num_experts = {self.num_experts}"
             )
         outside = [layer for layer in self.sparse_layers or [] if not 0 <= layer < self.num_hidden_layers]
         if outside:

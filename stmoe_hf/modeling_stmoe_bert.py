@@ -50,6 +50,7 @@ class STMoEBertOutput(ModelOutput):
         logits: [N, C] log-probabilities of all cells for the asked-for records, in (row, time) order; with
             `num_candidates`, [B, Q, K] log-probabilities of each row's candidate cells.
         candidates: [B, K] candidate cells of each row, -1 where a row has fewer.
+        log_probability: [B, Q] of the labels, if given; 0 where there is none.
         aux_loss: the balance loss before its weight.
         expert_load: [sparse layers, E] share of the records' choices that went to each expert.
         router_logits: [B * T, E] for each sparse layer, on request.
@@ -59,6 +60,7 @@ class STMoEBertOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     candidates: Tensor | None = None
+    log_probability: Tensor | None = None
     aux_loss: Tensor | None = None
     expert_load: Tensor | None = None
     router_logits: tuple[Tensor, ...] | None = None
@@ -262,8 +264,8 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         if inputs is not None:
             if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):
                 raise ValueError(
-                    f"inputs must be [rows, records, {len(INPUT_COLUMNS)}] with the columns {', '.join(INPUT_COLUMNS)};"
-                    f" these are {list(inputs.shape)}"
+                    f"inputs must be [rows, records, columns] with the columns {', '.join(INPUT_COLUMNS)}; these are"
+                    f" {list(inputs.shape)}"
                 )
             if attention_mask is None:
                 attention_mask = (inputs[..., CELL] != self.config.pad_id).long()
@@ -514,14 +516,19 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             history = self.history_head(inputs, hidden, position, attention_mask)
             gate = self._log_gate(states, history)
 
-        loss = logits = candidates = aux_loss = expert_load = None
+        loss = logits = candidates = log_probability = aux_loss = expert_load = None
         if labels is not None:
             row_labels = labels.gather(1, position).masked_fill(~exists, NO_LABEL)
-            loss, per_row = self._cross_entropy(states, history, gate, inputs, row_labels, num_items_in_batch)
+            labelled = row_labels != NO_LABEL
+            log_probability = self._log_probability(states, history, gate, inputs, row_labels, labelled)
+            if num_items_in_batch is None:
+                num_items_in_batch = labelled.sum()
+            num_items = torch.as_tensor(num_items_in_batch, device=hidden.device).clamp(min=1)
+            loss = -log_probability.sum() / num_items
             if sparse:
                 row_loss, expert_load = self._balance(outputs.router_logits, attention_mask)
                 # Weighted as the cross-entropy is, so that it is the same however a step is cut into batches.
-                aux_loss = (row_loss * per_row).sum()
+                aux_loss = (row_loss * labelled.sum(-1)).sum() / num_items
                 loss = loss + self.config.router_aux_loss_coef * aux_loss
         if num_candidates is not None:
             logits, candidates = self._candidate_logits(states, history, gate, inputs, exists, num_candidates)
@@ -531,6 +538,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             loss=loss,
             logits=logits,
             candidates=candidates,
+            log_probability=log_probability,
             aux_loss=aux_loss,
             expert_load=expert_load,
             router_logits=outputs.router_logits if sparse and keep_router else None,
@@ -550,12 +558,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         to_history = F.logsigmoid(gate).masked_fill(~has_history, -math.inf)
         return to_history, F.logsigmoid(-gate).masked_fill(~has_history, 0.0)
 
-    def _cross_entropy(self, states, history, gate, inputs, labels, num_items) -> tuple[Tensor, Tensor]:
-        """The loss, and each row's share [B] of the labelled records of the step."""
-        labelled = labels != NO_LABEL
-        if num_items is None:
-            num_items = labelled.sum()
-        num_items = torch.as_tensor(num_items, device=states.device).clamp(min=1)
+    def _log_probability(self, states, history, gate, inputs, labels, labelled) -> Tensor:
+        """Log-probability [B, Q] of the labels, 0 where there is none."""
         chosen = labels[labelled]
         if self.cell_head is not None:
             log_probability = self.cell_head.log_probability(states[labelled], chosen)
@@ -566,7 +570,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             from_history = _logsumexp(history.masked_fill(~hit, -math.inf))[labelled]
             to_history, to_all = gate[0][labelled], gate[1][labelled]
             log_probability = _logaddexp(to_history + from_history, to_all + log_probability)
-        return -log_probability.sum() / num_items, labelled.sum(-1) / num_items
+        return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, log_probability)
 
     def _balance(self, router_logits: tuple[Tensor, ...], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The balance loss of Switch Transformers, equations (4)-(6), per layer and row, then the mean over layers.

@@ -1,0 +1,65 @@
+"""From probabilities to cells: most probable, highest expected proximity, lowest expected distance, or between.
+
+GEO-BLEU rewards the proximity e^(-d / 2) of cells d apart, DTW charges their distance; a decoder that picks the cell
+of the best expected value under the model's own distribution aims at the metric instead of at being exactly right.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .spacetime import Grid
+
+DECODERS = ("mode", "geobleu", "dtw", "balanced")
+
+# Decay of GEO-BLEU's proximity by cell (Shimizu et al., 2022; the challenge's beta).
+PROXIMITY_BETA = 0.5
+# What a kilometre of expected distance costs in the `balanced` decoder, in units of proximity.
+BALANCED_DISTANCE_WEIGHT = 0.008
+
+
+def expected_values(
+    probabilities: Tensor, candidates: Tensor, grid: Grid, decoder: str, distance_weight: float
+) -> Tensor:
+    """What each candidate cell is worth for each asked-for record under the probabilities.
+
+    Args:
+        probabilities: [B, Q, K] of the candidates; they need not sum to 1.
+        candidates: [B, K] cell ids, -1 for none.
+        grid: where the cells lie.
+        decoder: one of `DECODERS`.
+        distance_weight: of the `balanced` decoder, per kilometre.
+
+    Returns:
+        [B, Q, K] values, -inf for what is no candidate.
+    """
+    exists = (candidates >= 0)[:, None, :]
+    if decoder == "mode":
+        values = probabilities
+    else:
+        x, y = grid.xy(candidates)
+        dx, dy = x[:, :, None] - x[:, None, :], y[:, :, None] - y[:, None, :]
+        distance = (dx * dx + dy * dy).to(probabilities.dtype).sqrt()
+        if decoder == "geobleu":
+            gain = torch.exp(-PROXIMITY_BETA * distance)
+        elif decoder == "dtw":
+            gain = -distance
+        elif decoder == "balanced":
+            gain = torch.exp(-PROXIMITY_BETA * distance) - distance_weight * grid.cell_km * distance
+        else:
+            raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(DECODERS)}")
+        values = (probabilities * exists) @ gain
+    return values.masked_fill(~exists, -math.inf)
+
+
+def decode(
+    probabilities: Tensor,
+    candidates: Tensor,
+    grid: Grid,
+    decoder: str = "balanced",
+    distance_weight: float = BALANCED_DISTANCE_WEIGHT,
+) -> Tensor:
+    """The best candidate for each asked-for record: cells [B, Q]. Arguments as in `expected_values`."""
+    best = expected_values(probabilities, candidates, grid, decoder, distance_weight).argmax(-1)
+    return candidates.gather(1, best)
