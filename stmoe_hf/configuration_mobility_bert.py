@@ -3,6 +3,18 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+# Settings of STMoEBertConfig for parts that the published networks do not have.
+NOT_PUBLISHED = (
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "sparse_layers",
+    "router_aux_loss_coef",
+    "history_head",
+    "history_content_size",
+    "history_relation_size",
+    "cell_head",
+)
+
 
 @strict
 class MobilityBertConfig(PreTrainedConfig):
@@ -19,7 +31,7 @@ class MobilityBertConfig(PreTrainedConfig):
         num_attention_heads: of the attention block before the BERT (published: `attention_heads`).
         bert_attention_heads: of the BERT; None takes `num_attention_heads`. The released code never passes its
             argument on, so that weights which it trained have 12 here.
-        bert_intermediate_size: of the BERT; None takes 4 * hidden_size. Released weights of MobilityBERTMoE have 3072.
+        intermediate_size: of the BERT; None takes 4 * hidden_size. Released weights of MobilityBERTMoE have 3072.
         dropout: of the embeddings and of the attention block.
         bert_dropout: within the BERT.
         max_seq_length: the most records of a row, history and asked-for together.
@@ -36,7 +48,7 @@ class MobilityBertConfig(PreTrainedConfig):
         "attention_heads": "num_attention_heads",
     }
     # A list: the Trainer adds another one to it.
-    keys_to_ignore_at_inference = ["candidates"]  # noqa: RUF012
+    keys_to_ignore_at_inference = ["candidates", "log_probability"]  # noqa: RUF012
 
     grid_width: int = 200
     grid_height: int = 200
@@ -55,7 +67,7 @@ class MobilityBertConfig(PreTrainedConfig):
     num_hidden_layers: int = 24
     num_attention_heads: int = 8
     bert_attention_heads: int | None = None
-    bert_intermediate_size: int | None = None
+    intermediate_size: int | None = None
     dropout: float | int = 0.1
     bert_dropout: float | int = 0.1
     initializer_range: float = 0.02
@@ -72,12 +84,14 @@ class MobilityBertConfig(PreTrainedConfig):
         for published, name in self.attribute_map.items():
             if published in kwargs:
                 setattr(self, name, kwargs.pop(published))
+        if foreign := [name for name in NOT_PUBLISHED if name in kwargs]:
+            raise ValueError(f"the published networks have no {', '.join(foreign)}; those belong to STMoEBert")
         if self.num_location_ids is None:
             self.num_location_ids = self.grid_width * self.grid_height
         if self.bert_attention_heads is None:
             self.bert_attention_heads = self.num_attention_heads
-        if self.bert_intermediate_size is None:
-            self.bert_intermediate_size = 4 * self.hidden_size
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
         self._refuse_what_cannot_work()
 
@@ -88,7 +102,7 @@ class MobilityBertConfig(PreTrainedConfig):
                 *("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"),
                 *("location_embedding_size", "day_embedding_size", "time_embedding_size"),
                 *("day_of_week_embedding_size", "weekday_embedding_size"),
-                *("bert_intermediate_size", "max_seq_length", "num_experts", "head_chunk_size"),
+                *("intermediate_size", "max_seq_length", "num_experts", "head_chunk_size"),
             )
             if getattr(self, name) < 1
         ]

@@ -111,7 +111,7 @@ class MobilityBertPreTrainedModel(PreTrainedModel):
             "hidden_size": config.hidden_size,
             "num_hidden_layers": config.num_hidden_layers,
             "num_attention_heads": config.bert_attention_heads,
-            "intermediate_size": config.bert_intermediate_size,
+            "intermediate_size": config.intermediate_size,
             "hidden_dropout_prob": config.bert_dropout,
             "attention_probs_dropout_prob": config.bert_dropout,
             "max_position_embeddings": config.max_seq_length,
@@ -193,8 +193,9 @@ class MobilityBertPreTrainedModel(PreTrainedModel):
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
 
         Returns:
-            `loss`, the mean cross-entropy of the labelled records; `logits` [N, C] of the asked-for records in
-            (row, time) order, as published (not normalised), or those of the candidates.
+            `loss`, the mean cross-entropy of the labelled records, and `log_probability` [B, Q] of their labels (0
+            where there is none); `logits` [N, C] of the asked-for records in (row, time) order, as published (not
+            normalised), or those of the candidates.
         """
         if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):
             raise ValueError(f"inputs must be [rows, records, {len(INPUT_COLUMNS)}]; these are {list(inputs.shape)}")
@@ -209,37 +210,41 @@ class MobilityBertPreTrainedModel(PreTrainedModel):
         is_asked = (inputs[..., CELL] == self.config.mask_id) & (attention_mask != 0)
         states = self.encode(inputs, attention_mask)[is_asked]  # [N, H]
 
-        loss = logits = candidates = None
+        loss = log_probability = logits = candidates = None
         if labels is not None:
             if bool(((labels != NO_LABEL) & ~is_asked).any()):
                 raise ValueError(
                     "labels must be -100 where the cell is given: a label stands at a record that is not asked for"
                 )
-            loss = self._cross_entropy(states, labels[is_asked], num_items_in_batch)
+            asked_labels = labels[is_asked]
+            of_labels = self._log_probability(states, asked_labels)
+            if num_items_in_batch is None:
+                num_items_in_batch = (asked_labels != NO_LABEL).sum()
+            loss = -of_labels.sum() / torch.as_tensor(num_items_in_batch, device=states.device).clamp(min=1)
+            counts = is_asked.sum(-1, keepdim=True)
+            exists = torch.arange(int(counts.max()), device=counts.device) < counts  # [B, Q]
+            log_probability = of_labels.new_zeros(exists.shape).masked_scatter(exists, of_labels)
         if num_candidates is not None:
             logits, candidates = self._candidate_logits(states, inputs, attention_mask, is_asked, num_candidates)
         elif labels is None:
             logits = self.cell_logits(states)
-        return STMoEBertOutput(loss=loss, logits=logits, candidates=candidates)
+        return STMoEBertOutput(loss=loss, logits=logits, candidates=candidates, log_probability=log_probability)
 
-    def _cross_entropy(self, states: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-        """The sum over labelled records divided by `num_items`; the [N, C] logits exist a chunk at a time."""
-        is_labelled = labels != NO_LABEL
-        states, labels = states[is_labelled], labels[is_labelled]
-        if num_items is None:
-            num_items = len(labels)
-        num_items = torch.as_tensor(num_items, device=states.device).clamp(min=1)
-        total = states.sum() * 0.0  # keeps the graph where nothing is labelled
-        for chunk_states, chunk_labels in zip(
-            states.split(self.config.head_chunk_size), labels.split(self.config.head_chunk_size), strict=True
-        ):
-            total = total + checkpoint(
-                self._summed_loss, chunk_states, chunk_labels, use_reentrant=False, preserve_rng_state=False
-            )
-        return total / num_items
+    def _log_probability(self, states: Tensor, labels: Tensor) -> Tensor:
+        """states [N, H], labels [N] -> log-probability of each label [N], 0 where there is none.
 
-    def _summed_loss(self, states: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.cell_logits(states).float(), labels, reduction="sum")
+        The [N, C] logits exist a chunk at a time: backward computes a chunk again.
+        """
+        size = self.config.head_chunk_size
+        chunks = [
+            checkpoint(self._chunk_log_probability, *chunk, use_reentrant=False, preserve_rng_state=False)
+            for chunk in zip(states.split(size), labels.split(size), strict=True)
+        ]
+        return torch.cat(chunks)
+
+    def _chunk_log_probability(self, states: Tensor, labels: Tensor) -> Tensor:
+        logits = self.cell_logits(states).float()
+        return -F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="none")
 
     def _candidate_logits(
         self, states: Tensor, inputs: Tensor, attention_mask: Tensor, is_asked: Tensor, num_candidates: int

@@ -33,7 +33,7 @@ def small_config(**changes) -> MobilityBertConfig:
         "hidden_layers": 2,
         "attention_heads": 4,
         "bert_attention_heads": 2,
-        "bert_intermediate_size": 24,
+        "intermediate_size": 24,
         "dropout": 0.0,
         "bert_dropout": 0.0,
         "max_seq_length": 16,
@@ -111,6 +111,14 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_records(network, bat
     outputs = model(inputs, mask, labels)
     torch.testing.assert_close(outputs.loss, expected)
     assert outputs.logits is None
+    log_probability = outputs.log_probability
+    assert log_probability.shape == (3, 4)
+    assert (log_probability != 0).tolist() == [
+        [True, False, True, True],
+        [True] * 2 + [False] * 2,
+        [True] * 3 + [False],
+    ]
+    torch.testing.assert_close(-log_probability.sum() / 8, expected)
     expected_gradients = torch.autograd.grad(expected, list(model.parameters()))
     outputs.loss.backward()
     for parameter, gradient in zip(model.parameters(), expected_gradients, strict=True):
@@ -278,6 +286,7 @@ def test_remote_code_gives_the_same_network_without_the_package(batch, tmp_path:
         ({"num_location_ids": 40000}, "num_location_ids is 40000, but a grid of 5 x 4 has 20 cells"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"day_embedding_size": 0}, "day_embedding_size is 0"),
+        ({"intermediate_size": 0}, "intermediate_size is 0"),
         ({"input_seq_length": 12, "predict_seq_length": 5}, "together are 17; max_seq_length is 16"),
     ],
 )
@@ -285,6 +294,11 @@ def test_a_configuration_that_cannot_work_is_refused(changes: dict, message: str
     with pytest.raises(ValueError, match="this configuration cannot work") as refused:
         small_config(**changes)
     assert message in str(refused.value)
+
+
+def test_settings_of_parts_that_the_networks_do_not_have_are_refused():
+    with pytest.raises(ValueError, match="no num_experts_per_tok, history_head; those belong to STMoEBert"):
+        small_config(history_head=True, num_experts_per_tok=2)
 
 
 def test_inputs_that_cannot_be_right_are_refused(batch):
