@@ -2,7 +2,9 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .configuration_mobility_bert import MobilityBertConfig
 from .configuration_stmoe_bert import STMoEBertConfig
+from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from .modeling_stmoe_bert import STMoEBertForMobility, STMoEBertModel
 from .processing_stmoe_bert import MobilityProcessor
 from .spacetime import Calendar, Grid
@@ -10,10 +12,26 @@ from .spacetime import Calendar, Grid
 AutoConfig.register(STMoEBertConfig.model_type, STMoEBertConfig)
 AutoModel.register(STMoEBertConfig, STMoEBertForMobility)
 AutoProcessor.register(STMoEBertConfig, MobilityProcessor)
+AutoConfig.register(MobilityBertConfig.model_type, MobilityBertConfig)
+AutoModel.register(MobilityBertConfig, (MobilityBERTMoE, MobilityBERT))  # `architectures` of a checkpoint says which
+AutoProcessor.register(MobilityBertConfig, MobilityProcessor)
 
 # A checkpoint carries its code, so that it also loads, with trust_remote_code, where this package is not installed.
 STMoEBertConfig.register_for_auto_class()
 STMoEBertForMobility.register_for_auto_class("AutoModel")
+MobilityBertConfig.register_for_auto_class()
+MobilityBERT.register_for_auto_class("AutoModel")
+MobilityBERTMoE.register_for_auto_class("AutoModel")
 MobilityProcessor.register_for_auto_class()
 
-__all__ = ["Calendar", "Grid", "MobilityProcessor", "STMoEBertConfig", "STMoEBertForMobility", "STMoEBertModel"]
+__all__ = [
+    "Calendar",
+    "Grid",
+    "MobilityBERT",
+    "MobilityBERTMoE",
+    "MobilityBertConfig",
+    "MobilityProcessor",
+    "STMoEBertConfig",
+    "STMoEBertForMobility",
+    "STMoEBertModel",
+]

@@ -42,7 +42,8 @@ class STMoEBertConfig(PreTrainedConfig):
         "attention_heads": "num_attention_heads",
         "num_local_experts": "num_experts",
     }
-    keys_to_ignore_at_inference = ("router_logits", "hidden_states", "attentions", "aux_loss", "expert_load")
+    # A list: the Trainer adds another one to it.
+    keys_to_ignore_at_inference = ["candidates", "log_probability", "aux_loss", "expert_load", "router_logits"]  # noqa: RUF012
 
     grid_width: int = 200
     grid_height: int = 200

@@ -210,6 +210,14 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             requested_experts = "eager"
         return super().get_correct_experts_implementation(requested_experts)
 
+    def _where_there_is_a_record(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):
+            raise ValueError(
+                f"inputs must be [rows, records, columns] with the columns {', '.join(INPUT_COLUMNS)}; these are"
+                f" {list(inputs.shape)}"
+            )
+        return (inputs[..., CELL] != self.config.pad_id).long()
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -223,9 +231,9 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.down_proj_bias)
         elif isinstance(module, STMoEBertHistoryHead):
             module.set_to_time_kernel()
-        elif isinstance(module, STMoEBertForMobility) and module.gate is not None:
-            init.zeros_(module.gate.weight)
-            init.constant_(module.gate.bias, math.log(HISTORY_WEIGHT / (1 - HISTORY_WEIGHT)))
+        elif isinstance(module, STMoEBertGate):
+            init.zeros_(module.weight)
+            init.constant_(module.bias, math.log(HISTORY_WEIGHT / (1 - HISTORY_WEIGHT)))
 
 
 class STMoEBertModel(STMoEBertPreTrainedModel):
@@ -261,14 +269,8 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         """
         if inputs is None and inputs_embeds is None:
             raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
-        if inputs is not None:
-            if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):
-                raise ValueError(
-                    f"inputs must be [rows, records, columns] with the columns {', '.join(INPUT_COLUMNS)}; these are"
-                    f" {list(inputs.shape)}"
-                )
-            if attention_mask is None:
-                attention_mask = (inputs[..., CELL] != self.config.pad_id).long()
+        if inputs is not None and attention_mask is None:
+            attention_mask = self._where_there_is_a_record(inputs)
         hidden = self.embeddings(inputs) if inputs_embeds is None else inputs_embeds
         if hidden.shape[1] > self.config.max_seq_length:
             raise ValueError(
@@ -289,8 +291,8 @@ class CellLogProbability(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int) -> Tensor:
         normaliser = hidden.new_empty(len(hidden), dtype=torch.float32)
         chosen = torch.empty_like(normaliser)
-        for rows in torch.arange(len(hidden)).split(chunk):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
             logits = torch.addmm(bias, hidden[part], weight.t()).float()
             normaliser[part] = torch.logsumexp(logits, dim=-1)
             chosen[part] = logits.gather(1, labels[part, None])[:, 0]
@@ -304,8 +306,8 @@ class CellLogProbability(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
         bias_gradient = torch.zeros_like(bias)
-        for rows in torch.arange(len(hidden)).split(ctx.chunk):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
             logits = torch.addmm(bias, hidden[part], weight.t()).float()
             logits = logits.sub_(normaliser[part, None]).exp_().mul_(-gradient[part, None])
             logits.scatter_add_(1, labels[part, None], gradient[part, None].to(logits.dtype))
@@ -451,6 +453,10 @@ class STMoEBertHistoryHead(nn.Module):
         return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
 
 
+class STMoEBertGate(nn.Linear):
+    """How much of the probability comes from the history rather than from all cells; a class for its start."""
+
+
 class STMoEBertForMobility(STMoEBertPreTrainedModel):
     """ST-MoE-BERT with its head: the cell of every asked-for record.
 
@@ -463,7 +469,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         self.model = STMoEBertModel(config)
         self.history_head = STMoEBertHistoryHead(config) if config.history_head else None
         self.cell_head = STMoEBertCellHead(config) if config.cell_head else None
-        self.gate = nn.Linear(config.hidden_size, 1) if config.history_head else None
+        self.gate = STMoEBertGate(config.hidden_size, 1) if config.history_head else None
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -496,7 +502,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
         if inputs is not None and attention_mask is None:
-            attention_mask = (inputs[..., CELL] != self.config.pad_id).long()
+            attention_mask = self._where_there_is_a_record(inputs)
         sparse = bool(self.config.sparse_layers)
         outputs = self.model(
             inputs=inputs,
@@ -509,7 +515,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if attention_mask is None:
             attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
         is_asked = self._asked_for(inputs, labels, attention_mask)
-        position, exists = _positions(is_asked)
+        position, exists = _positions(is_asked)  # [B, Q]
         states = hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1]))  # [B, Q, H]
         history = gate = None
         if self.history_head is not None and inputs is not None:
@@ -620,7 +626,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
                 best = torch.cat([best, cells])
             cells = best.unique()
             rows.append((logits[:, cells], cells))
-        width = max(len(cells) for _, cells in rows)
+        width = max((len(cells) for _, cells in rows), default=0)
         logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
         candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
         return logits, candidates

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real users and official scores beside the project; what needs it is skipped where it is missing."""
+    """The folder of real users and official scores beside the project; tests that need it skip where it is missing."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "humob").is_dir():
         pytest.skip("the folder ../shared with real users and official scores is not here")

@@ -9,15 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
+from transformers import AutoModel, Trainer, TrainingArguments
 
 from stmoe_hf.configuration_mobility_bert import MobilityBertConfig
 from stmoe_hf.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 
 NETWORKS = (MobilityBERT, MobilityBERTMoE)
 MASK, PAD = 20, 21
-AutoConfig.register("mobility_bert", MobilityBertConfig, exist_ok=True)
-AutoModel.register(MobilityBertConfig, (MobilityBERTMoE, MobilityBERT), exist_ok=True)
 
 
 def small_config(**changes) -> MobilityBertConfig:
