@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_network import (
+from safetensors.torch import load_file, save_file
+
+from stmoe_hf.commands import convert as command
+from stmoe_hf.commands.convert import ConversionError, convert
+from stmoe_hf.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
+from stmoe_hf.processing_stmoe_bert import MobilityProcessor
+
+from .published_network import (
     ARGUMENTS,
     HEIGHT,
     NETWORKS,
@@ -16,12 +23,6 @@ from published_network import (
     random_records,
     random_weights,
 )
-from safetensors.torch import load_file, save_file
-
-from stmoe_hf.commands import convert as command
-from stmoe_hf.commands.convert import ConversionError, convert
-from stmoe_hf.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
-from stmoe_hf.processing_stmoe_bert import MobilityProcessor
 
 CLASSES = {"MobilityBERT": MobilityBERT, "MobilityBERTMoE": MobilityBERTMoE}
 GRID = {"grid_width": WIDTH, "grid_height": HEIGHT}

@@ -1,0 +1,290 @@
+"""The arguments of a training run: dataclasses, read from a YAML file and the command line (which wins)."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from transformers import HfArgumentParser, PreTrainedConfig, PreTrainedModel, TrainingArguments
+
+from .data.windows import WindowShape
+from .decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
+from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
+from .modeling_stmoe_bert import STMoEBertForMobility
+from .prediction import PredictionSettings
+
+NETWORKS: dict[str, type[PreTrainedModel]] = {
+    "STMoEBert": STMoEBertForMobility,
+    "MobilityBERT": MobilityBERT,
+    "MobilityBERTMoE": MobilityBERTMoE,
+}
+
+# Fields of ModelArguments that are not fields of the model's configuration.
+NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_implementation")
+# Fields of a configuration that may change when training goes on from a saved model: no weight depends on them.
+MAY_CHANGE = ("dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
+
+
+@dataclass
+class ModelArguments:
+    """The model: a new one of the given sizes, or a saved one to go on from. Unset sizes keep their defaults."""
+
+    model_name: str = field(
+        default="STMoEBert",
+        metadata={
+            "help": "The network of a new model; the other two are the published ones.",
+            "choices": list(NETWORKS),
+        },
+    )
+    model_path: str | None = field(default=None, metadata={"help": "A saved model to go on from (folder or Hub id)."})
+    location_embedding_size: int | None = field(default=None, metadata={"help": "Width of the cell embedding."})
+    day_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the day."})
+    time_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the slot."})
+    day_of_week_embedding_size: int | None = field(default=None, metadata={"help": "Width of the weekday embedding."})
+    weekday_embedding_size: int | None = field(default=None, metadata={"help": "Width of the day-off embedding."})
+    hidden_size: int | None = field(default=None, metadata={"help": "Hidden size of the encoder."})
+    num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers (published: hidden_layers)."})
+    num_attention_heads: int | None = field(default=None, metadata={"help": "Heads (published: attention_heads)."})
+    intermediate_size: int | None = field(default=None, metadata={"help": "Inner width of a dense feed-forward."})
+    dropout: float | None = field(default=None, metadata={"help": "Of embeddings, attention and feed-forwards."})
+    max_seq_length: int | None = field(default=None, metadata={"help": "Longest sequence (records) of a window."})
+    num_experts: int | None = field(default=None, metadata={"help": "Experts of a sparse layer; 0: dense network."})
+    num_experts_per_tok: int | None = field(default=None, metadata={"help": "Experts that a record is sent to."})
+    moe_intermediate_size: int | None = field(default=None, metadata={"help": "Inner width of an expert."})
+    sparse_layers: list[int] | None = field(default=None, metadata={"help": "Layers with experts; unset: all."})
+    router_aux_loss_coef: float | None = field(default=None, metadata={"help": "Weight of the balance loss."})
+    history_head: bool | None = field(default=None, metadata={"help": "Score the records of a person's own history."})
+    history_content_size: int | None = field(default=None, metadata={"help": "Width of its content term; 0: none."})
+    history_relation_size: int | None = field(
+        default=None, metadata={"help": "Width of its relation network; 0: none."}
+    )
+    cell_head: bool | None = field(default=None, metadata={"help": "Also predict a distribution over all cells."})
+    head_chunk_size: int | None = field(default=None, metadata={"help": "Asked-for records a step of that head."})
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default), eager, ..."})
+    experts_implementation: str | None = field(
+        default=None, metadata={"help": "eager or grouped_mm; unset: the faster one on this machine."}
+    )
+
+    def config_values(self) -> dict[str, Any]:
+        """The fields of the configuration that were set."""
+        values = {name: value for name, value in vars(self).items() if name not in NOT_IN_CONFIG}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def new_model(self, **grid_and_calendar: Any) -> PreTrainedModel:
+        """A model with new weights.
+
+        Raises:
+            ValueError: the configuration cannot work.
+        """
+        config = self.config(**grid_and_calendar)
+        return NETWORKS[self.model_name]._from_config(config, **self.implementations())
+
+    def config(self, **grid_and_calendar: Any) -> PreTrainedConfig:
+        """The configuration of a new model; raises ValueError if it cannot work."""
+        config_class: Any = NETWORKS[self.model_name].config_class
+        return config_class(**self.config_values(), **grid_and_calendar)
+
+    def implementations(self) -> dict[str, str]:
+        """What was asked for of attention and experts."""
+        values = {name: getattr(self, name) for name in ("attn_implementation", "experts_implementation")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def refuse_other_sizes(self, config: Any) -> None:
+        """Raise ValueError if a size was given that the saved model does not have; set what may change."""
+        wrong = []
+        for name, value in self.config_values().items():
+            if name in MAY_CHANGE:
+                setattr(config, name, value)
+            elif getattr(config, name, value) != value:
+                wrong.append(f"{name} {value} (the model has {getattr(config, name)})")
+        if wrong:
+            raise ValueError(
+                f"the model at {self.model_path} has other sizes than the arguments ask for: {', '.join(wrong)}"
+            )
+
+
+@dataclass
+class DataArguments:
+    """The data: which city, where, and how it is split and cut into windows."""
+
+    city: str | None = field(
+        default=None, metadata={"help": "City to train on and predict, by its name in the files."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with the files of the city."})
+    data_path: str | None = field(default=None, metadata={"help": "A file, in place of a city of a folder."})
+    edition: str | None = field(
+        default=None, metadata={"help": "humob2023, humob2024 or humob2025; unset: told from the file's name."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where prepared cities are kept."})
+    cut_day: int | None = field(default=None, metadata={"help": "First day of the horizon; unset: the edition's."})
+    horizon_days: int = field(default=15, metadata={"help": "Days to predict."})
+    eval_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the unmasked users that is held out from the cut day on and scored."}
+    )
+    max_users: int | None = field(default=None, metadata={"help": "Use the first so many users only, for a trial."})
+    input_seq_length: int | None = field(default=None, metadata={"help": "Records of history; unset: all."})
+    predict_seq_length: int | None = field(
+        default=None,
+        metadata={"help": "Records predicted at a time, then fed back; unset: the whole horizon at once."},
+    )
+    look_back_len: int | None = field(
+        default=None, metadata={"help": "A training window every so many records; unset: one a user and epoch."}
+    )
+    windows_per_user: int = field(default=1, metadata={"help": "Training windows a user and epoch (one shot)."})
+    min_history_days: int = field(default=14, metadata={"help": "Fewest days before the cut of a training window."})
+    min_horizon_days: int = field(default=5, metadata={"help": "Fewest days after the cut of a training window."})
+
+    def __post_init__(self) -> None:
+        self.window_shape()
+
+    def window_shape(self) -> WindowShape:
+        return WindowShape(
+            self.horizon_days,
+            self.input_seq_length,
+            self.predict_seq_length,
+            self.look_back_len,
+            self.min_history_days,
+            self.min_horizon_days,
+        )
+
+
+# What the field wants where transformers' default would not do.
+LOWER_IS_BETTER = ("dtw", "nll", "loss")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Training: the arguments of transformers' Trainer, with the defaults of this field, and some more."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the run; unset: runs/city<city>."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Of everything but the cell embedding."})
+    location_embedding_lr: float = field(default=1e-4, metadata={"help": "Learning rate of the cell embedding."})
+    num_train_epochs: float = field(default=30, metadata={"help": "Epochs (published: num_epochs)."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Windows a step and device."})
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Windows a step and device in prediction."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, their share of all steps."})
+    weight_decay: float = field(default=0.001, metadata={"help": "Of matrices; none on biases and norms."})
+    bf16: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it."}
+    )
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps or epoch."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between logged losses."})
+    metric_for_best_model: str | None = field(
+        default="humob2024_geobleu",
+        metadata={"help": "Chooses the best checkpoint: humob2024_geobleu, humob2025_dtw, accuracy, nll, ..."},
+    )
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Windows have no unused columns."})
+    eval_users: int = field(
+        default=100,
+        metadata={
+            "help": "Users whose last days before the cut are kept from training and evaluated during it, at most a"
+            " fifth of all; 0: train on everything, keep the last checkpoint."
+        },
+    )
+    decoder: str = field(default="balanced", metadata={"help": "How cells are chosen.", "choices": list(DECODERS)})
+    distance_weight: float = field(
+        default=BALANCED_DISTANCE_WEIGHT, metadata={"help": "Cost of a kilometre in the balanced decoder."}
+    )
+    num_candidates: int = field(default=32, metadata={"help": "Candidate cells from outside a person's history."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the last whole checkpoint of output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
+
+    def __post_init__(self) -> None:
+        has_gpu = not self.use_cpu and torch.cuda.is_available()
+        if self.bf16 is None:
+            self.bf16 = has_gpu and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
+        if self.eval_users <= 0:
+            self.eval_strategy, self.load_best_model_at_end, self.metric_for_best_model = "no", False, None
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith(LOWER_IS_BETTER)
+        super().__post_init__()
+
+    def prediction_settings(self, data: DataArguments) -> PredictionSettings:
+        return PredictionSettings(
+            self.decoder, self.distance_weight, self.num_candidates, data.input_seq_length, data.predict_seq_length
+        )
+
+
+KINDS = (ModelArguments, DataArguments, RunArguments)
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
+    """The arguments of a run from a command line, with the values of `--config FILE` (YAML) as defaults.
+
+    Raises:
+        ValueError: an unknown key or a wrong value in the file, or an unusable combination.
+        SystemExit: a wrong command line (argparse has said why), or --help.
+    """
+    parser = HfArgumentParser(KINDS, description="Train ST-MoE-BERT on a city.")  # type: ignore[arg-type]
+    parser.add_argument("--config", metavar="FILE", help="YAML file of any of these arguments, flat.")
+    file, rest = _take_config(argv)
+    tokens = _yaml_tokens(parser, Path(file)) if file else []
+    model, data, run = parser.parse_args_into_dataclasses(tokens + rest)[:3]
+    if data.city is None and data.data_path is None:
+        parser.error("say which city to train on: --city A --data_dir DIR, or a file with --data_path FILE")
+    if run.output_dir is None or run.output_dir == "trainer_output":
+        run.output_dir = f"runs/city{data.city or Path(data.data_path).name.split('.')[0]}"
+    return model, data, run
+
+
+def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
+    rest, file = [], None
+    tokens = iter(argv)
+    for token in tokens:
+        if token == "--config":
+            file = next(tokens, None)
+            if file is None:
+                raise ValueError("--config needs a file")
+        elif token.startswith("--config="):
+            file = token.partition("=")[2]
+        else:
+            rest.append(token)
+    return file, rest
+
+
+def _yaml_tokens(parser: HfArgumentParser, path: Path) -> list[str]:
+    """The file's values as a command line, so that both are read, converted and refused in one way."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ValueError(f"there is no configuration file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold `argument: value` lines")
+    known = {f.name for kind in KINDS for f in dataclasses.fields(kind) if f.init}
+    tokens: list[str] = []
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(
+                f"{path}: there is no argument {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            raise ValueError(f"{path}: {key} must be a single value or a list, not a mapping")
+        part = [f"--{key}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
+        _check_value(parser, path, key, part)
+        tokens += part
+    return tokens
+
+
+def _check_value(parser: HfArgumentParser, path: Path, key: str, part: list[str]) -> None:
+    """Let the parser read one value of the file, to name file and key if it cannot."""
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(f"{path}: {key}: {message}")
+
+    usual, parser.error = parser.error, fail  # type: ignore[method-assign]
+    try:
+        parser.parse_known_args(part)
+    finally:
+        parser.error = usual  # type: ignore[method-assign]

@@ -1,0 +1,71 @@
+"""`python -m stmoe_hf predict --model runs/cityB --data_dir DIR --city B --output submission.csv.gz`"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoProcessor
+
+from ..data.city import open_city
+from ..data.errors import DataError
+from ..data.windows import PredictionWindows, WindowShape
+from ..decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
+from ..prediction import PredictionSettings, open_aside, predict_windows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder of a run, or Hub id")
+    parser.add_argument("--city", help="city to predict, by its name in the files")
+    parser.add_argument("--data_dir", help="folder with the files of the city")
+    parser.add_argument("--data_path", help="a file, in place of a city of a folder")
+    parser.add_argument("--edition", help="humob2023, humob2024 or humob2025; unset: told from the file's name")
+    parser.add_argument("--cache_dir", help="where prepared cities are kept")
+    parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz")
+    parser.add_argument("--plain", action="store_true", help="predict the unmasked users, from the cut day on, too")
+    parser.add_argument("--cut_day", type=int, help="first day to predict of unmasked users; unset: the edition's")
+    parser.add_argument("--horizon_days", type=int, default=15, help="days to predict of unmasked users")
+    parser.add_argument("--decoder", choices=DECODERS, default="balanced", help="how cells are chosen")
+    parser.add_argument(
+        "--distance_weight", type=float, default=BALANCED_DISTANCE_WEIGHT, help="cost of a km in the balanced decoder"
+    )
+    parser.add_argument("--input_seq_length", type=int, help="records of history; unset: all")
+    parser.add_argument("--predict_seq_length", type=int, help="records predicted at a time, fed back; unset: all")
+    parser.add_argument("--batch_size", type=int, default=8, help="users at a time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    output = Path(args.output)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder {output.parent} for --output does not exist")
+    processor = AutoProcessor.from_pretrained(args.model)
+    model = AutoModel.from_pretrained(args.model).to(args.device)
+    city = open_city(args.city, args.data_dir, path=args.data_path, edition=args.edition, cache_dir=args.cache_dir)
+    type(processor).for_data(city.grid, city.calendar).refuse_other_model(model.config)
+    shape = WindowShape(args.horizon_days, args.input_seq_length, args.predict_seq_length)
+    cut_day = city.edition.cut_day if args.cut_day is None else args.cut_day
+    masked = np.flatnonzero(city.masked_counts)
+    plain = np.flatnonzero(city.masked_counts == 0) if args.plain or not len(masked) else masked[:0]
+    settings = PredictionSettings(
+        args.decoder, args.distance_weight, 32, args.input_seq_length, args.predict_seq_length
+    )
+    parts = [
+        PredictionWindows(city, masked, cut_day, shape, processor, masked=True),
+        PredictionWindows(city, plain, cut_day, shape, processor),
+    ]
+    if not any(len(windows) for windows in parts):
+        raise DataError(f"city {city.name} asks for nothing: no masked record, and no record from day {cut_day} on")
+    count = 0
+    with open_aside(output) as file, tqdm(total=sum(map(len, parts)), unit="users") as bar:
+        file.write("uid,d,t,x,y\n")
+        for windows in parts:
+            for records in predict_windows(model, windows, processor, settings, args.batch_size):
+                records.to_csv(file, index=False, header=False)
+                count += len(records)
+                bar.update(records["uid"].nunique())
+    left_out = sum(len(windows.without_horizon) for windows in parts)
+    print(f"{count} records of {sum(map(len, parts))} users are in {output}", end="")
+    print(f"; {left_out} users have no record to predict" if left_out else "")
+    return 0

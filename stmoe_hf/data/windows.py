@@ -1,0 +1,311 @@
+"""Splits and windows: an index of what is trained on and what is predicted, never copies of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from .city import City, Trajectory
+from .errors import DataError
+
+if TYPE_CHECKING:  # the processor comes later on the way of a record; windows only call it
+    from ..processing_stmoe_bert import MobilityProcessor
+
+NO_LABEL = -100
+
+
+def draw(*keys: Any) -> np.ndarray:
+    """Numbers in [0, 1) that depend on nothing but the keys (integers or arrays of them, broadcast).
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), chained over the keys.
+    """
+    state = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), np.uint64)
+    with np.errstate(over="ignore"):
+        for key in keys:
+            state = state ^ np.asarray(key).astype(np.uint64)
+            state = state + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is trained on until when, and who is predicted.
+
+    Attributes:
+        cut_day: the first day of the horizon.
+        train_until: [users] the first day that training does not see.
+        held_out: rows of the users whose days from the cut on are predicted and scored.
+        masked: rows of the users who have masked records, which are predicted.
+    """
+
+    cut_day: int
+    train_until: np.ndarray
+    held_out: np.ndarray
+    masked: np.ndarray
+
+
+def split_users(city: City, cut_day: int, eval_fraction: float, seed: int) -> Split:
+    """Hold out a share of the unmasked users from the cut day on.
+
+    Their earlier days are training data, and so are those of masked users; all other users are trained on whole. Who
+    is held out depends on seed and uid only, not on the order or number of users.
+
+    Raises:
+        ValueError: `cut_day` outside the calendar or `eval_fraction` outside 0..1.
+    """
+    calendar = city.calendar
+    if not calendar.first_day < cut_day <= calendar.last_day:
+        raise ValueError(
+            f"cut_day {cut_day} leaves no history or no horizon in the days {calendar.first_day}..{calendar.last_day}"
+        )
+    if not 0 <= eval_fraction <= 1:
+        raise ValueError(f"eval_fraction is {eval_fraction}; it is a share of the users, 0 to 1")
+    masked = np.flatnonzero(city.masked_counts)
+    plain = np.flatnonzero(city.masked_counts == 0)
+    count = round(eval_fraction * len(plain))
+    if eval_fraction > 0 and len(plain):
+        count = max(count, 1)
+    order = np.argsort(draw(seed, city.uids[plain]), kind="stable")
+    held_out = np.sort(plain[order[:count]])
+    train_until = np.full(len(city), calendar.last_day + 1)
+    train_until[masked] = cut_day
+    train_until[held_out] = cut_day
+    return Split(cut_day, train_until, held_out, masked)
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """How windows are cut from a trajectory.
+
+    With all lengths None a window is the whole history and the whole horizon, in one shot. `input_seq_length`,
+    `predict_seq_length` and `look_back_len` (records) give the published regime: so many records in, so many out, a
+    window every so many records.
+    """
+
+    horizon_days: int = 15
+    input_seq_length: int | None = None
+    predict_seq_length: int | None = None
+    look_back_len: int | None = None
+    min_history_days: int = 14
+    min_horizon_days: int = 5
+
+    def __post_init__(self) -> None:
+        if self.look_back_len is not None and not (self.input_seq_length and self.predict_seq_length):
+            raise ValueError("look_back_len cuts windows of records: it needs input_seq_length and predict_seq_length")
+        for name, value in vars(self).items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether windows are cut by records (the published regime) and not by days."""
+        return self.look_back_len is not None
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Records in and out of a window of the published regime."""
+        return self.input_seq_length or 0, self.predict_seq_length or 0
+
+
+class TrainingWindows(Dataset):
+    """Windows for training: item `epoch * len(self) + i` is window i of that epoch.
+
+    One shot: a window of each user in each epoch, cut at a day drawn from (seed, epoch, uid). Published regime: every
+    window of every user, the same in each epoch. Either way a window is a function of its number alone, so workers,
+    processes and resumed runs see the same ones.
+    """
+
+    def __init__(
+        self, city: City, split: Split, shape: WindowShape, processor: MobilityProcessor, seed: int, per_user: int = 1
+    ):
+        self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
+        self.mask_id = city.grid.mask_id
+        if not shape.in_blocks:
+            rows, self._first_cut, self._last_cut = self._cut_ranges()
+            self.rows = np.repeat(rows, per_user)
+            self._first_cut, self._last_cut = (np.repeat(v, per_user) for v in (self._first_cut, self._last_cut))
+            self._number = np.tile(np.arange(per_user), len(rows))
+        else:
+            self.rows, self._start = self._blocks()
+        if not len(self.rows):
+            raise DataError(
+                f"city {city.name} has no user to train on: training needs users with records on two days before the"
+                " days that are held out or masked"
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _records_until(self, row: int) -> int:
+        """Number of a user's records that training may see."""
+        return int(np.searchsorted(self.city.trajectory(row).day, self.split.train_until[row]))
+
+    def _cut_ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of trainable users and their first and last cut day, both of which leave a history and a horizon."""
+        rows, first, last = [], [], []
+        for row in range(len(self.city)):
+            day = self.city.trajectory(row).day[: self._records_until(row)]
+            if len(day) and day[0] < day[-1]:
+                low, high = int(day[0]) + 1, int(day[-1])
+                rows.append(row)
+                last.append(max(low, min(high, int(self.split.train_until[row]) - self.shape.min_horizon_days)))
+                first.append(min(last[-1], max(low, self.city.calendar.first_day + self.shape.min_history_days)))
+        return np.array(rows, np.int64), np.array(first, np.int64), np.array(last, np.int64)
+
+    def _blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """(row, first record) of every window of the published regime; a shorter trajectory gives one window."""
+        shape = self.shape
+        length, predicted = sum(shape.block), shape.block[1]
+        rows, starts = [], []
+        for row in range(len(self.city)):
+            records = self._records_until(row)
+            if records > predicted:
+                first = np.arange(0, max(records - length, 0) + 1, shape.look_back_len)
+                rows.append(np.full(len(first), row))
+                starts.append(first)
+        if not rows:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return np.concatenate(rows), np.concatenate(starts)
+
+    def cut_days(self, epoch: int, windows: Any = slice(None)) -> np.ndarray:
+        """The cut day of windows of an epoch (one shot)."""
+        uid = self.city.uids[self.rows[windows]]
+        first, last = self._first_cut[windows], self._last_cut[windows]
+        share = draw(self.seed, epoch, uid, self._number[windows])
+        return first + (share * (last - first + 1)).astype(np.int64)
+
+    def sizes(self, epoch: int) -> np.ndarray:
+        """About how many records each window of an epoch has; for batches of similar lengths."""
+        if self.shape.in_blocks:
+            return np.minimum(self.city.lengths[self.rows], sum(self.shape.block))
+        share = (
+            self.cut_days(epoch) + self.shape.horizon_days - self.city.calendar.first_day
+        ) / self.city.calendar.num_days
+        return self.city.lengths[self.rows] * np.minimum(share, 1.0)
+
+    def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        epoch, window = divmod(int(item), len(self))
+        row = int(self.rows[window])
+        person = self.city.trajectory(row)
+        until = int(self.split.train_until[row])
+        if not self.shape.in_blocks:
+            cut = int(self.cut_days(epoch, window))
+            end_day = min(cut + self.shape.horizon_days, until)
+            asked, end = (int(v) for v in np.searchsorted(person.day, [cut, end_day]))
+            start = 0
+            if asked == end:  # nobody was seen in the horizon: ask for the next day that has a record
+                end = int(np.searchsorted(person.day, person.day[asked], side="right"))
+        else:
+            start = int(self._start[window])
+            end = min(start + sum(self.shape.block), self._records_until(row))
+            asked = end - self.shape.block[1]
+        if self.shape.input_seq_length is not None:
+            start = max(start, asked - self.shape.input_seq_length)
+        if self.shape.predict_seq_length is not None:
+            end = min(end, asked + self.shape.predict_seq_length)
+        return _window(self.processor, person, start, end, np.arange(asked, end))
+
+
+class PredictionWindows(Dataset):
+    """One window a user to be predicted: the history before the cut, and every asked-for record, shortest first.
+
+    Asked for are the records of the horizon, whose cells are known and hidden, or (`masked`) the masked records.
+    """
+
+    def __init__(
+        self,
+        city: City,
+        rows: np.ndarray,
+        cut_day: int,
+        shape: WindowShape,
+        processor: MobilityProcessor,
+        masked: bool = False,
+    ):
+        self.city, self.cut_day, self.shape, self.processor, self.masked = city, cut_day, shape, processor, masked
+        rows = np.asarray(rows, np.int64)
+        rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
+        asked = np.array([len(self._asked(int(row))) for row in rows], np.int64)
+        self.rows = rows[asked > 0]
+        self.without_horizon = rows[asked == 0]
+        """Rows of users that have no record to be asked for."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _asked(self, row: int) -> np.ndarray:
+        person = self.city.trajectory(row)
+        if self.masked:
+            return np.flatnonzero(person.cell == self.city.grid.mask_id)
+        first, end = np.searchsorted(person.day, [self.cut_day, self.cut_day + self.shape.horizon_days])
+        return np.arange(first, end)
+
+    def asked_for(self, window: int) -> dict[str, np.ndarray]:
+        """uid, d, t and cell (`mask_id` where unknown) of a window's asked-for records."""
+        row = int(self.rows[window])
+        person, asked = self.city.trajectory(row), self._asked(row)
+        return {
+            "uid": np.full(len(asked), person.uid),
+            "d": person.day[asked],
+            "t": person.slot[asked],
+            "cell": person.cell[asked],
+        }
+
+    def __getitem__(self, window: int) -> dict[str, np.ndarray]:
+        row = int(self.rows[window])
+        person, asked = self.city.trajectory(row), self._asked(row)
+        start, end = 0, int(asked[-1]) + 1
+        if self.shape.input_seq_length is not None:
+            start = max(0, int(asked[0]) - self.shape.input_seq_length)
+        return _window(self.processor, person, start, end, asked)
+
+
+def _window(processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray) -> dict:
+    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label."""
+    mask_id = processor.grid.mask_id
+    cell, labels = person.cell[start:end].copy(), np.full(end - start, NO_LABEL, np.int64)
+    known = person.cell[asked] != mask_id
+    labels[asked[known] - start] = person.cell[asked[known]]
+    cell[asked - start] = mask_id
+    return {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """A new random order of training windows in each epoch, in which neighbours have similar lengths.
+
+    Windows are shuffled, cut into groups of 16 batches, and sorted by length within a group, the batches of a group
+    then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
+    """
+
+    def __init__(self, windows: TrainingWindows, batch_size: int, seed: int, batches_per_group: int = 16):
+        self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
+        self.group = batch_size * batches_per_group
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.windows))
+        sizes = self.windows.sizes(self.epoch)
+        batches = []
+        for start in range(0, len(order), self.group):
+            group = order[start : start + self.group]
+            group = group[np.argsort(sizes[group], kind="stable")]
+            batches += [group[i : i + self.batch_size] for i in range(0, len(group), self.batch_size)]
+        # Only whole batches change places: a short one in the middle would shift all later ones.
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]
+        for index in random.permutation(len(whole)):
+            yield from (int(i) + self.epoch * len(self) for i in whole[index])
+        for batch in rest:
+            yield from (int(i) + self.epoch * len(self) for i in batch)

@@ -1,0 +1,102 @@
+"""The processor: the same inputs from every form of a trajectory, saving, and refusals in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from stmoe_hf import Calendar, Grid, MobilityProcessor, STMoEBertConfig
+
+PROCESSOR = MobilityProcessor(grid_width=20, grid_height=10)
+TABLE = pd.DataFrame(
+    {
+        "uid": [7, 7, 7, 3, 3],
+        "d": [0, 0, 6, 1, 1],
+        "t": [47, 12, 0, 5, 6],
+        "x": [1, 20, 999, 2, 999],
+        "y": [1, 10, 999, 1, 999],
+    }
+)
+
+
+def test_columns_are_day_slot_weekday_day_off_delta_cell():
+    inputs = PROCESSOR(TABLE)["inputs"]
+    assert inputs[0].tolist() == [
+        [0, 12, 6, 1, 0, 199],  # put in time order; day 0 is a Sunday
+        [0, 47, 6, 1, 35, 0],
+        [6, 0, 5, 1, 5 * 48 + 1, 200],  # a Saturday, asked for
+    ]
+    assert inputs[1].tolist()[:2] == [[1, 5, 0, 1, 0, 1], [1, 6, 0, 1, 1, 200]]  # day 1 is a holiday
+    assert PROCESSOR(TABLE)["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert inputs[1, 2, -1] == PROCESSOR.grid.pad_id
+
+
+def test_tables_arrow_rows_and_plain_lists_give_the_same():
+    lists = [[(0, 12, 20, 10), (0, 47, 1, 1), (6, 0, None, None)], [(1, 5, 2, 1), (1, 6, 999, 999)]]
+    rows = [
+        {"uid": 7, "day": [0, 0, 6], "slot": [12, 47, 0], "cell": [199, 0, 200]},
+        {"uid": 3, "day": [1, 1], "slot": [5, 6], "cell": [1, 200]},
+    ]
+    expected = PROCESSOR(TABLE)["inputs"]
+    assert torch.equal(PROCESSOR(lists)["inputs"], expected)
+    assert torch.equal(PROCESSOR(rows)["inputs"], expected)
+    assert torch.equal(PROCESSOR(rows[0])["inputs"][0], expected[0])
+    assert np.array_equal(PROCESSOR(lists, return_tensors="np")["inputs"], expected.numpy())
+
+
+def test_the_calendar_of_2025_starts_on_day_1_a_saturday():
+    processor = MobilityProcessor.for_data(Grid(), Calendar(first_day=1, first_weekday=5))
+    inputs = processor([[(1, 0, 5, 5), (3, 0, 5, 5), (75, 0, 5, 5)]])["inputs"]
+    assert inputs[0, :, :4].tolist() == [[0, 0, 5, 1], [2, 0, 0, 0], [74, 0, 2, 0]]
+
+
+def test_saved_beside_a_model_and_found_by_the_auto_class(tmp_path):
+    processor = MobilityProcessor(30, 40, 1.0, 1, 20, 24, 5, [3])
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is MobilityProcessor
+    assert loaded.grid == Grid(30, 40, 1.0) and loaded.calendar == Calendar(1, 20, 24, 5, (3,))
+
+
+def test_cells_go_back_to_x_and_y():
+    cells = np.arange(PROCESSOR.grid.num_cells)
+    x, y = PROCESSOR.cells_to_xy(cells)
+    assert (x.min(), x.max(), y.min(), y.max()) == (1, 20, 1, 10)
+    assert np.array_equal(PROCESSOR.grid.cell(x, y), cells)
+
+
+def test_on_a_large_grid_999_is_a_cell():
+    processor = MobilityProcessor(grid_width=1200, grid_height=1200)
+    assert processor([[(0, 0, 999, 999)]])["inputs"][0, 0, -1] == processor.grid.cell(999, 999)
+
+
+@pytest.mark.parametrize(
+    "records, said",
+    [
+        ([(0, 0, 21, 1)], r"day 0, slot 0: cell \(21, 1\) lies outside the grid of 20 x 10"),
+        ([(0, 0, 0, 1)], r"cell \(0, 1\) lies outside"),
+        ([(0, 0, 999, 3)], "only one of x and y is masked"),
+        ([(75, 0, 1, 1)], r"day 75 lies outside 0\.\.74"),
+        ([(0, 48, 1, 1)], r"slot 48 lies outside 0\.\.47"),
+        ([(0, 5, 1, 1), (0, 5, 2, 2)], "two records on day 0, slot 5"),
+        ([(0, 0.5, 1, 1)], "slot 0.5 is no whole number"),
+        ([(0, 0, 1.5, 1)], "is no whole number"),
+        ([(None, 0, 1, 1)], "no day or no slot"),
+    ],
+)
+def test_bad_records_are_refused_with_their_place(records, said):
+    with pytest.raises(ValueError, match=said):
+        PROCESSOR([records])
+
+
+def test_a_table_without_a_column_and_an_empty_list_are_refused():
+    with pytest.raises(ValueError, match=r"lacks the columns \['t'\]"):
+        PROCESSOR(TABLE.drop(columns="t"))
+    with pytest.raises(ValueError, match="no trajectory"):
+        PROCESSOR([])
+
+
+def test_a_model_of_another_grid_is_refused_by_name():
+    with pytest.raises(ValueError, match="grid_width is 20 in the data and 200 in the model"):
+        PROCESSOR.refuse_other_model(STMoEBertConfig())

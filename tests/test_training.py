@@ -1,0 +1,203 @@
+"""Training runs with the real Trainer: results, resuming, accumulation, processes, refusals."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor
+
+from stmoe_hf.arguments import parse_arguments
+from stmoe_hf.baselines import BASELINES
+from stmoe_hf.training import main, run
+
+from .people import people, write_city
+
+SIZES = (
+    "--hidden_size 16 --num_hidden_layers 2 --num_attention_heads 2 --intermediate_size 32 --num_experts 4"
+    " --location_embedding_size 4 --history_content_size 8 --history_relation_size 4 --dropout 0.1"
+    " --per_device_train_batch_size 4 --learning_rate 5e-3 --logging_steps 1 --disable_tqdm true --use_cpu true"
+).split()
+NO_CELL_HEAD = ["--cell_head", "false"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_city(tmp_path_factory.mktemp("data"), masked=2)
+
+
+def arguments(data: Path, output: Path, *more: str) -> list[str]:
+    common = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(data / "cache"), "--output_dir", str(output)]
+    return [*common, *SIZES, *NO_CELL_HEAD, *more]
+
+
+def train(data: Path, output: Path, *more: str) -> dict:
+    return run(*parse_arguments(arguments(data, output, *more)))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """The folder of a finished run: three epochs, with evaluation and checkpoints."""
+    folder = tmp_path_factory.mktemp("runs") / "cityB"
+    train(data, folder, "--num_train_epochs", "3", "--eval_fraction", "0.4", "--save_total_limit", "5")
+    return folder
+
+
+def test_the_folder_of_a_run_has_all_that_a_repetition_needs(finished, data):
+    results = json.loads((finished / "all_results.json").read_text())
+    for name in ("test", *BASELINES):
+        for key in ("humob2024_geobleu", "humob2024_dtw", "humob2025_geobleu", "humob2025_dtw", "accuracy"):
+            assert results[f"{name}_{key}"] >= 0, (name, key)
+    assert results["test_users"] == 4
+    record = json.loads((finished / "run.json").read_text())
+    assert record["training"]["seed"] == results["seed"] == 42
+    assert record["versions"]["torch"] == torch.__version__
+    model = AutoModel.from_pretrained(finished)
+    processor = AutoProcessor.from_pretrained(finished)
+    assert model(**processor([[(0, 1, 5, 5), (0, 2, 999, 999)]])).logits.shape == (1, 40000)
+
+
+def test_predictions_are_complete_and_score_as_the_results_say(finished, data):
+    predicted = pd.read_csv(finished / "predictions.csv.gz")
+    truth = people(masked=2)
+    held_out = json.loads((finished / "run.json").read_text())["held_out_uids"]
+    asked = truth[(truth["d"] >= 60) & (truth["uid"].isin(held_out) | (truth["x"] == 999))]
+    assert predicted[["uid", "d", "t"]].equals(asked[["uid", "d", "t"]].reset_index(drop=True))
+    assert predicted[["x", "y"]].min().min() >= 1 and predicted[["x", "y"]].max().max() <= 200
+    known = predicted.merge(truth[truth["x"] != 999], on=["uid", "d", "t"], suffixes=("", "_true"))
+    hit = (known["x"] == known["x_true"]) & (known["y"] == known["y_true"])
+    results = json.loads((finished / "all_results.json").read_text())
+    assert hit.groupby(known["uid"]).mean().mean() == pytest.approx(results["test_accuracy"])
+
+
+def test_training_logs_the_load_of_the_experts_and_both_learning_rates(finished):
+    history = json.loads((finished / "trainer_state.json").read_text())["log_history"]
+    steps = [entry for entry in history if "loss" in entry]
+    assert all(1 <= entry["experts_in_use"] <= 4 and 0 < entry["expert_load_max"] <= 0.5 for entry in steps)
+    assert max(entry["learning_rate"] for entry in steps) == pytest.approx(5e-3)  # not the cell embedding's
+    assert any("eval_humob2024_geobleu" in entry for entry in history)
+
+
+def test_the_cell_embedding_has_a_learning_rate_of_its_own(data, tmp_path):
+    common = ("--max_steps", "1", "--eval_users", "0", "--eval_fraction", "0", "--warmup_steps", "0")
+    train(data, tmp_path / "still", *common, "--location_embedding_lr", "0")
+    train(data, tmp_path / "start", *common, "--location_embedding_lr", "0", "--learning_rate", "0")
+    train(data, tmp_path / "moved", *common, "--location_embedding_lr", "1e-2")
+    name = "model.embeddings.location.weight"
+    start, still, moved = (weights(tmp_path / run)[name] for run in ("start", "still", "moved"))
+    assert torch.equal(still, start) and not torch.equal(moved, start)
+    other = "model.embeddings.projection.weight"
+    assert not torch.equal(weights(tmp_path / "still")[other], weights(tmp_path / "start")[other])
+
+
+def test_a_killed_run_goes_on_to_the_same_result(finished, data, tmp_path):
+    folder = tmp_path / "cityB"
+    checkpoints = sorted(finished.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(checkpoints) == 3
+    shutil.copytree(checkpoints[0], folder / checkpoints[0].name)
+    # The second one was cut off by a full disk: no state, half a model.
+    broken = folder / checkpoints[1].name
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes((checkpoints[1] / "model.safetensors").read_bytes()[:1000])
+    options = ("--num_train_epochs", "3", "--eval_fraction", "0.4", "--save_total_limit", "5", "--resume")
+    train(data, folder, *options)
+    for name, tensor in weights(finished).items():
+        assert torch.equal(weights(folder)[name], tensor), name
+    unbroken, resumed = (json.loads((f / "all_results.json").read_text()) for f in (finished, folder))
+    assert {k: v for k, v in resumed.items() if "runtime" not in k and "per_second" not in k and "train" not in k} == {
+        k: v for k, v in unbroken.items() if "runtime" not in k and "per_second" not in k and "train" not in k
+    }
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(finished, data):
+    before = weights(finished)
+    with pytest.raises(ValueError, match=r"holds an earlier run: give --resume .* --overwrite"):
+        train(data, finished)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(finished).items())
+
+
+def test_held_out_days_do_not_change_the_weights(finished, data, tmp_path):
+    table = people(masked=2)
+    held_out = json.loads((finished / "run.json").read_text())["held_out_uids"]
+    hidden = table["uid"].isin(held_out) & (table["d"] >= 60)
+    table.loc[hidden, ["x", "y"]] = np.random.default_rng(1).integers(1, 201, (hidden.sum(), 2))
+    table.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    options = ("--num_train_epochs", "3", "--eval_fraction", "0.4", "--save_total_limit", "5")
+    train(tmp_path, tmp_path / "noise", *options)
+    for name, tensor in weights(finished).items():
+        assert torch.equal(weights(tmp_path / "noise")[name], tensor), name
+
+
+def test_accumulation_gives_the_same_losses(data, tmp_path):
+    logs = []
+    for batch, accumulation in ((4, 1), (1, 4)):
+        folder = tmp_path / str(batch)
+        options = ("--max_steps", "3", "--eval_users", "0", "--eval_fraction", "0", "--dropout", "0")
+        options += ("--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation))
+        train(data, folder, *options)
+        history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        logs.append([(e["loss"], e["router_aux_loss"]) for e in history if "loss" in e])
+    assert np.allclose(logs[0], logs[1], atol=2e-4)
+
+
+def test_two_processes_give_the_losses_and_predictions_of_one(data, tmp_path):
+    options = ["--max_steps", "3", "--eval_users", "0", "--eval_fraction", "0.5", "--dropout", "0"]
+    train(data, tmp_path / "one", *options)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29513"]
+    command += [str(Path(__file__).parents[1] / "train_hf.py"), *arguments(data, tmp_path / "two", *options)]
+    command += ["--per_device_train_batch_size", "2", "--ddp_backend", "gloo"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("one", "two"))
+    for ours, theirs in zip(one["log_history"], two["log_history"], strict=True):
+        for key in ("loss", "router_aux_loss", "grad_norm"):
+            if key in ours:
+                assert theirs[key] == pytest.approx(ours[key], abs=2e-4), key
+    ours, theirs = (pd.read_csv(tmp_path / name / "predictions.csv.gz") for name in ("one", "two"))
+    assert ours.equals(theirs)
+    ours, theirs = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two"))
+    for key in ours:
+        if key.startswith("test_") and "runtime" not in key and "second" not in key and "time" not in key:
+            assert theirs[key] == pytest.approx(ours[key], abs=1e-5), key
+
+
+def test_fine_tuning_goes_on_from_a_model_and_refuses_other_sizes(finished, data, tmp_path, capsys):
+    options = ("--model_path", str(finished), "--num_train_epochs", "0", "--eval_users", "0", "--eval_fraction", "0.4")
+    train(data, tmp_path / "same", *options)
+    for name, tensor in weights(finished).items():
+        assert torch.equal(weights(tmp_path / "same")[name], tensor), name
+    assert main(arguments(data, tmp_path / "other", *options, "--hidden_size", "32")) == 1
+    assert "hidden_size 32 (the model has 16)" in capsys.readouterr().err
+
+
+def test_what_cannot_work_is_refused_before_data_is_read(tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    assert main(arguments(nowhere, tmp_path / "run", "--num_attention_heads", "3")) == 1
+    assert "hidden_size 16 cannot be shared" in capsys.readouterr().err
+    assert main(arguments(nowhere, tmp_path / "run", "--model_path", str(nowhere))) == 1
+    assert "there is no model at" in capsys.readouterr().err
+    assert main(arguments(nowhere, tmp_path / "run")) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_published_regime_and_networks_train(data, tmp_path):
+    blocks = "--input_seq_length 40 --predict_seq_length 10 --look_back_len 25 --max_steps 2 --eval_users 0".split()
+    blocks += ["--eval_fraction", "0.2"]
+    assert train(data, tmp_path / "blocks", *blocks)["test_users"] == 2
+    common = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(data / "cache")]
+    published = "--model_name MobilityBERTMoE --hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2".split()
+    published += "--location_embedding_size 4 --use_cpu true --disable_tqdm true --decoder mode".split()
+    results = run(*parse_arguments([*common, *published, *blocks, "--output_dir", str(tmp_path / "published")]))
+    assert results["test_humob2024_dtw"] > 0

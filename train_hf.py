@@ -1,0 +1,8 @@
+"""Train ST-MoE-BERT on a city, predict and score it: `train_hf.py --city A --data_dir DIR` (`--help` for the rest)."""
+
+import sys
+
+from stmoe_hf.training import main
+
+if __name__ == "__main__":
+    sys.exit(main())
