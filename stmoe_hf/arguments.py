@@ -61,6 +61,12 @@ class ModelArguments:
     history_relation_size: int | None = field(
         default=None, metadata={"help": "Width of its relation network; 0: none."}
     )
+    history_spread: int | None = field(
+        default=None, metadata={"help": "Cells that the weight of a history's record spreads around its own."}
+    )
+    record_features: bool | None = field(
+        default=None, metadata={"help": "Tell of each record what its cell is to the person."}
+    )
     cell_head: bool | None = field(default=None, metadata={"help": "Also predict a distribution over all cells."})
     head_chunk_size: int | None = field(default=None, metadata={"help": "Asked-for records a step of that head."})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default), eager, ..."})
@@ -115,6 +121,12 @@ class DataArguments:
     )
     data_dir: str | None = field(default=None, metadata={"help": "Folder with the files of the city."})
     data_path: str | None = field(default=None, metadata={"help": "A file, in place of a city of a folder."})
+    pretrain_cities: list[str] | None = field(
+        default=None, metadata={"help": "Other cities of data_dir to train on in the same run, whole."}
+    )
+    city_temperature: float = field(
+        default=1.0, metadata={"help": "Of joint training: 1 draws every user equally often, more evens the cities."}
+    )
     edition: str | None = field(
         default=None, metadata={"help": "humob2023, humob2024 or humob2025; unset: told from the file's name."}
     )

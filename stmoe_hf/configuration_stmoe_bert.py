@@ -32,6 +32,9 @@ class STMoEBertConfig(PreTrainedConfig):
         history_head: whether the head also scores the records of the person's own history.
         history_content_size: width of the content term of the history head (encoder states); 0 leaves it out.
         history_relation_size: width of the small network over the relation of two records; 0 leaves it out.
+        history_spread: how many cells far the weight of a history's record spreads around its own cell; 0: not at all.
+        record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
+            was visited), counted in the window's own history.
         cell_head: whether the head has a distribution over all cells of the grid.
         head_chunk_size: asked-for records per step of the cross-entropy over all cells; bounds its memory.
     """
@@ -77,6 +80,8 @@ class STMoEBertConfig(PreTrainedConfig):
     history_head: bool = True
     history_content_size: int = 32
     history_relation_size: int = 32
+    history_spread: int = 0
+    record_features: bool = False
     cell_head: bool = True
     head_chunk_size: int = 1024
 

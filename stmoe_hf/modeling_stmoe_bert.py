@@ -40,6 +40,12 @@ CLOCK_HARMONICS = (1, 2, 4)
 SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
 KINDS_OF_DAY = 5
 
+# Start of the spread of a record's weight to the cells around it: 0.8 stay, the rest falls by e a cell.
+SPREAD_STAYS = 0.8
+# What `STMoEBertRecordFeatures` gives for each record, and how far "near" reaches there, in cells.
+RECORD_FEATURES = 12
+NEAR_RADIUS = 4
+
 
 @dataclass
 class STMoEBertOutput(ModelOutput):
@@ -68,6 +74,83 @@ class STMoEBertOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
+class STMoEBertRecordFeatures(nn.Module):
+    """What a cell is to the person, for each record of the history: how often, when and how long ago it was visited.
+
+    Cell ids mean other places in another city; these numbers mean the same everywhere. They are counted in the row
+    itself, over its history, on maps of the grid.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.height, self.width, self.num_cells = config.grid_height, config.grid_width, config.num_cells
+        self.num_days, self.num_slots, self.cell_km = config.num_days, config.num_slots, config.cell_km
+        self.mask_id = config.mask_id
+
+    def forward(self, inputs: Tensor, attention_mask: Tensor) -> Tensor:
+        """inputs [B, T, 6], attention_mask [B, T] -> [B, T, RECORD_FEATURES] fp32, mostly 0 at asked-for records."""
+        is_record = attention_mask != 0
+        is_history = is_record & (inputs[..., CELL] != self.mask_id)
+        history = is_history.float()
+        day, slot = inputs[..., DAY], inputs[..., SLOT]
+        cell = inputs[..., CELL].clamp(max=self.num_cells - 1)
+
+        def count(what: Tensor) -> Tensor:
+            """Sum of `what` [B, T] over the history, for each cell [B, C]."""
+            return what.new_zeros(len(what), self.num_cells).scatter_add_(1, cell, what * history)
+
+        night, office_hours = (
+            slot < self.num_slots // 4,
+            (slot >= self.num_slots * 3 // 8) & (slot < self.num_slots * 3 // 4),
+        )
+        visits = count(history)
+        near = self._near(visits)
+        at_night = count(night.float())
+        last = torch.full_like(visits, -1.0).scatter_reduce_(1, cell, day.float() * history - (1 - history), "amax")
+        now = (day * is_history).amax(1, keepdim=True).float() + 1
+        home = (self._near(at_night) + 1e-3 * near).argmax(1, keepdim=True)
+        own = visits.gather(1, cell).clamp(min=1)
+        total = history.sum(1, keepdim=True).clamp(min=1)
+        apart = torch.hypot(
+            (cell % self.width - home % self.width).float(), (cell // self.width - home // self.width).float()
+        )
+        of_the_day = (
+            history.new_zeros(len(inputs), self.num_days).scatter_add_(1, day, is_record.float()).gather(1, day)
+        )
+        next_delta = F.pad(inputs[:, 1:, DELTA], (0, 1)).float()
+        features = torch.stack(
+            [
+                own.log() / 4,
+                near.gather(1, cell).log1p() / 4,
+                count(self._first_of_day(day, cell, is_history)).gather(1, cell).log1p() / 3,
+                (now - last.gather(1, cell)).clamp(min=1).log() / 3,
+                at_night.gather(1, cell) / own,
+                count(office_hours.float()).gather(1, cell) / own,
+                count(inputs[..., DAY_OFF].float()).gather(1, cell) / own,
+                (own / total).log() / 4,
+                (apart * self.cell_km).log1p() / 2,
+                (total / 1000).expand_as(own),
+            ],
+            dim=-1,
+        )
+        always = torch.stack([of_the_day.log1p() / 3, next_delta.log1p() / 3], dim=-1)
+        return torch.cat([features * history[..., None], always * is_record[..., None]], dim=-1)
+
+    def _near(self, visits: Tensor) -> Tensor:
+        """Visits [B, C] around each cell, weighted by the proximity e^(-distance / 2)."""
+        step = torch.arange(-NEAR_RADIUS, NEAR_RADIUS + 1, device=visits.device, dtype=visits.dtype)
+        kernel = torch.exp(-0.5 * torch.hypot(step[:, None], step[None, :]))[None, None]
+        maps = visits.reshape(-1, 1, self.height, self.width)
+        return F.conv2d(maps, kernel, padding=NEAR_RADIUS).reshape(visits.shape)
+
+    def _first_of_day(self, day: Tensor, cell: Tensor, is_history: Tensor) -> Tensor:
+        """1 at one record of each (day, cell) of the history, 0 elsewhere."""
+        key = torch.where(is_history, day * self.num_cells + cell, -1)
+        key, order = key.sort(dim=-1, stable=True)
+        first = F.pad((key[:, 1:] != key[:, :-1]).float(), (1, 0), value=1.0)
+        return torch.zeros_like(first).scatter_(1, order, first)
+
+
 class STMoEBertEmbeddings(nn.Module):
     """Where and when of a record: embeddings concatenated, normalised, projected to the hidden size."""
 
@@ -87,17 +170,23 @@ class STMoEBertEmbeddings(nn.Module):
             # The cells, then the cell of an asked-for record, then that of padding.
             self.location = nn.Embedding(config.num_cells + 2, config.location_embedding_size)
             width += config.location_embedding_size
+        self.record_features = None
+        if config.record_features:
+            self.record_features = STMoEBertRecordFeatures(config)
+            width += RECORD_FEATURES
         self.is_asked = nn.Embedding(2, config.hidden_size)
         self.mask_id = config.mask_id
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.projection = nn.Linear(width, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, attention_mask: Tensor) -> Tensor:
         parts = [table(inputs[..., self.columns[name]]) for name, table in self.temporal.items()]
         parts.append(torch.log1p(inputs[..., DELTA, None].to(self.norm.weight.dtype)))
         if self.location is not None:
             parts.append(self.location(inputs[..., CELL]))
+        if self.record_features is not None:
+            parts.append(self.record_features(inputs, attention_mask).to(self.norm.weight.dtype))
         hidden = self.projection(self.norm(torch.cat(parts, dim=-1)))
         return self.dropout(hidden + self.is_asked((inputs[..., CELL] == self.mask_id).long()))
 
@@ -231,6 +320,8 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.down_proj_bias)
         elif isinstance(module, STMoEBertHistoryHead):
             module.set_to_time_kernel()
+        elif isinstance(module, STMoEBertSpread):
+            module.set_to_start()
         elif isinstance(module, STMoEBertGate):
             init.zeros_(module.weight)
             init.constant_(module.bias, math.log(HISTORY_WEIGHT / (1 - HISTORY_WEIGHT)))
@@ -271,7 +362,7 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
             raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
         if inputs is not None and attention_mask is None:
             attention_mask = self._where_there_is_a_record(inputs)
-        hidden = self.embeddings(inputs) if inputs_embeds is None else inputs_embeds
+        hidden = self.embeddings(inputs, attention_mask) if inputs_embeds is None else inputs_embeds
         if hidden.shape[1] > self.config.max_seq_length:
             raise ValueError(
                 f"a row has {hidden.shape[1]} records; this model takes {self.config.max_seq_length} (max_seq_length)."
@@ -453,6 +544,65 @@ class STMoEBertHistoryHead(nn.Module):
         return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
 
 
+class STMoEBertSpread(nn.Module):
+    """How the weight of a record spreads to the cells around its own: a learned kernel of the distance.
+
+    People are seen now in one cell, now in the next, and half of their new cells lie beside old ones. The kernel sums
+    to 1 over its square; what falls off the grid is shared among the cells on it.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.radius = config.history_spread
+        self.height, self.width = config.grid_height, config.grid_width
+        self.log_kernel = nn.Parameter(torch.empty(len(self._rings()[0])))
+
+    def _rings(self) -> tuple[Tensor, Tensor]:
+        """Distances of the kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its own."""
+        step = torch.arange(-self.radius, self.radius + 1, device="cpu")
+        squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
+        return squared.float().sqrt(), ring
+
+    def set_to_start(self) -> None:
+        distance, ring = self._rings()
+        around = torch.exp(-distance[ring]).sum() - 1
+        start = math.log(1 - SPREAD_STAYS) - around.log() - distance
+        start[0] = math.log(SPREAD_STAYS)
+        init.copy_(self.log_kernel, start)
+
+    def kernel(self) -> Tensor:
+        """[2R + 1, 2R + 1] logarithm of the share that each offset gets."""
+        square = self.log_kernel.float()[self._rings()[1].to(self.log_kernel.device)]
+        return square - torch.logsumexp(square.flatten(), dim=0)
+
+    def log_inside(self, kernel: Tensor, cell: Tensor) -> Tensor:
+        """Logarithm of the share that stays on the grid, for records in `cell`."""
+        total = F.pad(kernel.exp().cumsum(0).cumsum(1), (1, 0, 1, 0))
+        x, y = cell % self.width, cell // self.width
+        left, right = (self.radius - x).clamp(min=0), (self.width - x + self.radius).clamp(max=2 * self.radius + 1)
+        top, bottom = (self.radius - y).clamp(min=0), (self.height - y + self.radius).clamp(max=2 * self.radius + 1)
+        return (total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]).log()
+
+    def between(self, to_cell: Tensor, from_cell: Tensor) -> Tensor:
+        """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q]; -inf beyond the kernel."""
+        kernel = self.kernel()
+        dx = to_cell[:, :, None] % self.width - from_cell[:, None, :] % self.width + self.radius
+        dy = to_cell[:, :, None] // self.width - from_cell[:, None, :] // self.width + self.radius
+        size = 2 * self.radius + 1
+        inside = (dx >= 0) & (dx < size) & (dy >= 0) & (dy < size)
+        index = torch.where(inside, dy * size + dx, size * size)
+        table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
+        return F.embedding(index, table[:, None])[..., 0] - self.log_inside(kernel, from_cell)[:, None, :]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Probabilities [B, Q, C] of the records' own cells -> of the cells that they spread to."""
+        kernel = self.kernel()
+        cells = torch.arange(maps.shape[-1], device=maps.device)
+        maps = maps / self.log_inside(kernel, cells).exp()
+        image = maps.reshape(-1, 1, self.height, self.width)
+        return F.conv2d(image, kernel.exp()[None, None], padding=self.radius).reshape(maps.shape)
+
+
 class STMoEBertGate(nn.Linear):
     """How much of the probability comes from the history rather than from all cells; a class for its start."""
 
@@ -468,6 +618,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         super().__init__(config)
         self.model = STMoEBertModel(config)
         self.history_head = STMoEBertHistoryHead(config) if config.history_head else None
+        self.spread = STMoEBertSpread(config) if config.history_head and config.history_spread else None
         self.cell_head = STMoEBertCellHead(config) if config.cell_head else None
         self.gate = STMoEBertGate(config.hidden_size, 1) if config.history_head else None
         self.post_init()
@@ -572,8 +723,12 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         else:
             log_probability = states.new_full(chosen.shape, -math.log(self.config.num_cells), dtype=torch.float32)
         if history is not None:
-            hit = inputs[:, None, :, CELL] == labels[..., None]
-            from_history = _logsumexp(history.masked_fill(~hit, -math.inf))[labelled]
+            if self.spread is None:
+                hit = inputs[:, None, :, CELL] == labels[..., None]
+                from_history = _logsumexp(history.masked_fill(~hit, -math.inf))[labelled]
+            else:
+                share = self.spread.between(labels, inputs[..., CELL].clamp(max=self.config.num_cells - 1))
+                from_history = _logsumexp(history + share)[labelled]
             to_history, to_all = gate[0][labelled], gate[1][labelled]
             log_probability = _logaddexp(to_history + from_history, to_all + log_probability)
         return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, log_probability)
@@ -608,6 +763,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         from_history = torch.zeros_like(logits).scatter_add_(
             2, cells[:, None, :].expand(-1, history.shape[1], -1), history.exp()
         )
+        if self.spread is not None:
+            from_history = self.spread(from_history)
         return (gate[0].exp()[..., None] * from_history + gate[1].exp()[..., None] * logits.exp()).log()
 
     def _candidate_logits(self, states, history, gate, inputs, exists, num_candidates) -> tuple[Tensor, Tensor]:

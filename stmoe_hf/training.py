@@ -24,7 +24,7 @@ from .arguments import DataArguments, ModelArguments, RunArguments, parse_argume
 from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
 from .data.errors import DataError
-from .data.windows import PredictionWindows, Split, TrainingWindows, draw, split_users
+from .data.windows import JointWindows, PredictionWindows, Split, TrainingWindows, draw, split_users
 from .prediction import open_aside
 from .processing_stmoe_bert import MobilityProcessor
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
@@ -68,6 +68,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             edition=data_args.edition,
             cache_dir=data_args.cache_dir,
         )
+        others = _other_cities(city, data_args)
     if data_args.max_users is not None:
         city = city.select(np.arange(min(data_args.max_users, len(city))))
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
@@ -80,7 +81,11 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     test = PredictionWindows(city, split.held_out, cut_day, shape, processor)
     asked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True)
     validation, split = _validation(city, split, args, shape, processor)
-    train = TrainingWindows(city, split, shape, processor, args.seed, data_args.windows_per_user)
+    parts = [TrainingWindows(city, split, shape, processor, args.seed, data_args.windows_per_user)]
+    for other in others:
+        whole = split_users(other, other.edition.cut_day, 0.0, args.seed)
+        parts.append(TrainingWindows(other, whole, shape, processor, args.seed, data_args.windows_per_user))
+    train = JointWindows(parts, data_args.city_temperature) if others else parts[0]
     _say_split(city, split, train, validation, test, asked)
 
     model = _model(model_args, city, args)
@@ -122,6 +127,19 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             print(table(results))
         print(f"\nThe model, its predictions and all results are in {folder}")
     return results
+
+
+def _other_cities(city: City, data_args: DataArguments) -> list[City]:
+    """The cities to train on beside the one that is predicted; they must have its grid and calendar."""
+    others = []
+    for name in data_args.pretrain_cities or []:
+        if name == data_args.city:
+            continue
+        other = open_city(name, data_args.data_dir, edition=data_args.edition, cache_dir=data_args.cache_dir)
+        if (other.grid, other.calendar) != (city.grid, city.calendar):
+            raise ValueError(f"city {name} has another grid or calendar than city {city.name}: train on one edition")
+        others.append(other)
+    return others
 
 
 def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:

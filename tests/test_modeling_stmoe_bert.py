@@ -58,7 +58,15 @@ def gradients(model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"num_experts": 0}, {"history_head": False}, {"cell_head": False}, {"location_embedding_size": 0}]
+    "changes",
+    [
+        {},
+        {"num_experts": 0},
+        {"history_head": False},
+        {"cell_head": False},
+        {"location_embedding_size": 0},
+        {"history_spread": 2, "record_features": True, "cell_head": False},
+    ],
 )
 def test_the_loss_is_the_mean_negative_log_probability_plus_the_balance_loss(changes):
     model = small_model(**changes).eval()
@@ -229,7 +237,7 @@ def test_other_rows_of_the_batch_and_padding_do_not_change_a_row():
 def test_inputs_embeds_stand_in_for_inputs():
     model = small_model().eval()
     inputs, labels = batch()
-    embeds = model.model.embeddings(inputs)
+    embeds = model.model.embeddings(inputs, inputs[..., CELL] != model.config.pad_id)
     assert torch.allclose(model(inputs, inputs_embeds=embeds).logits, model(inputs).logits)
     asked = labels != NO_LABEL
     alone = model(inputs_embeds=embeds, labels=labels)

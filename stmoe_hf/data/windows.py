@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +213,45 @@ class TrainingWindows(Dataset):
         return _window(self.processor, person, start, end, np.arange(asked, end))
 
 
+class JointWindows(Dataset):
+    """Training windows of several cities as one: an epoch has as many windows as all of them together.
+
+    Args:
+        cities: the windows of each city.
+        temperature: a city's share of an epoch goes with its number of windows to the power of 1 / temperature: at 1
+            every window is drawn equally often, and the higher the temperature, the more equal are the cities.
+    """
+
+    def __init__(self, cities: Sequence[TrainingWindows], temperature: float = 1.0):
+        if temperature < 1:
+            raise ValueError(f"the temperature of joint training is {temperature}; it must be at least 1")
+        self.cities = cities
+        size = np.array([len(windows) for windows in cities], float)
+        share = size ** (1 / temperature)
+        self._counts = np.maximum(1, np.round(size.sum() * share / share.sum())).astype(np.int64)
+        self._first = np.cumsum(self._counts) - self._counts
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    def _items(self, epoch: int) -> list[np.ndarray]:
+        """Of each city, its own items of an epoch: it goes round its windows, from where the last epoch ended."""
+        return [epoch * count + np.arange(count) for count in self._counts]
+
+    def sizes(self, epoch: int) -> np.ndarray:
+        """About how many records each window of an epoch has."""
+        sizes = []
+        for windows, items in zip(self.cities, self._items(epoch), strict=True):
+            rounds, window = np.divmod(items, len(windows))
+            sizes.append(np.concatenate([windows.sizes(int(n))[window[rounds == n]] for n in np.unique(rounds)]))
+        return np.concatenate(sizes)
+
+    def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        epoch, window = divmod(int(item), len(self))
+        city = int(np.searchsorted(self._first, window, side="right")) - 1
+        return self.cities[city][epoch * int(self._counts[city]) + window - int(self._first[city])]
+
+
 class PredictionWindows(Dataset):
     """One window a user to be predicted: the history before the cut, and every asked-for record, shortest first.
 
@@ -283,7 +322,9 @@ class LengthGroupedSampler(Sampler[int]):
     then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
     """
 
-    def __init__(self, windows: TrainingWindows, batch_size: int, seed: int, batches_per_group: int = 16):
+    def __init__(
+        self, windows: TrainingWindows | JointWindows, batch_size: int, seed: int, batches_per_group: int = 16
+    ):
         self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
         self.group = batch_size * batches_per_group
 
