@@ -10,6 +10,7 @@ COMMANDS = {
     "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     "demo": "train on a generated city A, fine-tune on B, predict and score: the whole way in minutes",
     "predict": "predict the records that a file asks for with a saved model, and write a submission",
+    "synthesize": "write a generated city of any size in the format of an edition",
 }
 
 

@@ -2,6 +2,7 @@
 
 GEO-BLEU rewards the proximity e^(-d / 2) of cells d apart, DTW charges their distance; a decoder that picks the cell
 of the best expected value under the model's own distribution aims at the metric instead of at being exactly right.
+The `day` decoder, which chooses a day's cells together, is in `day_decoding.py`.
 """
 
 import math
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from .spacetime import Grid
 
-DECODERS = ("mode", "geobleu", "dtw", "balanced")
+SLOT_DECODERS = ("mode", "geobleu", "dtw", "balanced")
+DECODERS = (*SLOT_DECODERS, "day")
 
 # Decay of GEO-BLEU's proximity by cell (Shimizu et al., 2022; the challenge's beta).
 PROXIMITY_BETA = 0.5
@@ -28,7 +30,7 @@ def expected_values(
         probabilities: [B, Q, K] of the candidates; they need not sum to 1.
         candidates: [B, K] cell ids, -1 for none.
         grid: where the cells lie.
-        decoder: one of `DECODERS`.
+        decoder: one of `SLOT_DECODERS`.
         distance_weight: of the `balanced` decoder, per kilometre.
 
     Returns:
@@ -48,7 +50,7 @@ def expected_values(
         elif decoder == "balanced":
             gain = torch.exp(-PROXIMITY_BETA * distance) - distance_weight * grid.cell_km * distance
         else:
-            raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(DECODERS)}")
+            raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(SLOT_DECODERS)}")
         values = (probabilities * exists) @ gain
     return values.masked_fill(~exists, -math.inf)
 

@@ -56,6 +56,8 @@ class STMoEBertOutput(ModelOutput):
         logits: [N, C] log-probabilities of all cells for the asked-for records, in (row, time) order; with
             `num_candidates`, [B, Q, K] log-probabilities of each row's candidate cells.
         candidates: [B, K] candidate cells of each row, -1 where a row has fewer.
+        history: with `num_candidates`, [B, Q, T] log-weights of the records of each row's history, -inf elsewhere;
+            None without a history head.
         log_probability: [B, Q] of the labels, if given; 0 where there is none.
         aux_loss: the balance loss before its weight.
         expert_load: [sparse layers, E] share of the records' choices that went to each expert.
@@ -66,6 +68,7 @@ class STMoEBertOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     candidates: Tensor | None = None
+    history: Tensor | None = None
     log_probability: Tensor | None = None
     aux_loss: Tensor | None = None
     expert_load: Tensor | None = None
@@ -695,6 +698,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             loss=loss,
             logits=logits,
             candidates=candidates,
+            history=None if num_candidates is None else history,
             log_probability=log_probability,
             aux_loss=aux_loss,
             expert_load=expert_load,

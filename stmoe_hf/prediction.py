@@ -1,12 +1,7 @@
 """From a model and windows to predicted records: one shot, or block by block fed back."""
 
-import contextlib
-import gzip
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -15,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data.windows import PredictionWindows
+from .day_decoding import decode_days
 from .decoding import BALANCED_DISTANCE_WEIGHT, decode
 from .processing_stmoe_bert import MobilityProcessor
 from .spacetime import Grid
@@ -68,8 +64,17 @@ def predict_cells(
         in_block = asked[rows] & (rank[rows] >= first) & (rank[rows] < first + block)
         part = _cut(inputs[rows], labels[rows], in_block, settings.input_seq_length, grid.pad_id)
         output = model(**part, num_candidates=settings.num_candidates)
-        chosen = decode(output.logits.exp(), output.candidates, grid, settings.decoder, settings.distance_weight)
-        exists = torch.arange(chosen.shape[1], device=chosen.device) < in_block.sum(-1, keepdim=True)
+        probabilities = output.logits.exp()
+        exists = torch.arange(probabilities.shape[1], device=inputs.device) < in_block.sum(-1, keepdim=True)
+        if settings.decoder == "day":
+            history = getattr(output, "history", None)
+            if history is None:
+                raise ValueError(
+                    "the day decoder needs a network with a history head; choose decoder balanced for this one"
+                )
+            chosen = decode_days(probabilities, output.candidates, history, part["inputs"], exists, grid)
+        else:
+            chosen = decode(probabilities, output.candidates, grid, settings.decoder, settings.distance_weight)
         place = torch.zeros_like(asked)
         place[rows] = in_block
         inputs[..., -1][place] = chosen[exists]  # both sides in (row, time) order
@@ -124,15 +129,3 @@ def predict_windows(
         rows = cells.cpu().numpy()
         yield pd.concat([records(windows, done + i, rows[i]) for i in range(len(rows))], ignore_index=True)
         done += len(rows)
-
-
-@contextlib.contextmanager
-def open_aside(path: Path) -> Iterator[IO[str]]:
-    """A text file to write (gzip if the name ends in .gz) that takes its name only when all of it is written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with gzip.open(aside, "wt", compresslevel=6) if path.suffix == ".gz" else open(aside, "w") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ from .arguments import DataArguments, ModelArguments, RunArguments, parse_argume
 from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
 from .data.errors import DataError
+from .data.files import open_aside
 from .data.windows import JointWindows, PredictionWindows, Split, TrainingWindows, draw, split_users
-from .prediction import open_aside
 from .processing_stmoe_bert import MobilityProcessor
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
 

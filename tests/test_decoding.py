@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stmoe_hf.decoding import DECODERS, decode, expected_values
+from stmoe_hf.decoding import SLOT_DECODERS, decode, expected_values
 from stmoe_hf.spacetime import Grid
 
 GRID = Grid(9, 9, cell_km=0.5)
@@ -19,13 +19,13 @@ def line(*xs: int) -> torch.Tensor:
 def test_each_decoder_prefers_what_it_should():
     candidates = line(1, 3, 4, 5, 9)
     probabilities = torch.tensor([[[0.30, 0.0, 0.24, 0.20, 0.26]]])
-    chosen = {name: decode(probabilities, candidates, GRID, name, 0.1).item() for name in DECODERS}
+    chosen = {name: decode(probabilities, candidates, GRID, name, 0.1).item() for name in SLOT_DECODERS}
     assert chosen["mode"] == GRID.cell(1, 1)
     assert chosen["geobleu"] == GRID.cell(4, 1)  # the neighbours 4 and 5 together outweigh 1
     assert chosen["dtw"] == GRID.cell(4, 1)  # the median
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", SLOT_DECODERS)
 def test_values_are_the_sums_over_the_distribution(decoder):
     torch.manual_seed(0)
     candidates = torch.stack([torch.randperm(81)[:6], torch.randperm(81)[:6]])

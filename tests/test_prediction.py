@@ -5,9 +5,10 @@ import gzip
 import pytest
 import torch
 
+from stmoe_hf.data.files import open_aside
 from stmoe_hf.decoding import decode
 from stmoe_hf.modeling_stmoe_bert import CELL
-from stmoe_hf.prediction import PredictionSettings, open_aside, predict_cells
+from stmoe_hf.prediction import PredictionSettings, predict_cells
 from stmoe_hf.spacetime import Grid
 
 from .test_modeling_stmoe_bert import NO_LABEL, batch, small_model

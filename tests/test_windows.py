@@ -8,6 +8,7 @@ from stmoe_hf import MobilityProcessor
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.windows import (
     NO_LABEL,
+    JointWindows,
     LengthGroupedSampler,
     PredictionWindows,
     TrainingWindows,
@@ -172,3 +173,34 @@ def test_people_without_two_days_of_records_are_not_trained_on(tmp_path):
         TrainingWindows(lonely, split_users(lonely, 60, 0, 0), WindowShape(), processor, seed=0)
     windows = PredictionWindows(city, np.array([1]), 60, WindowShape(), processor)
     assert len(windows) == 0 and windows.without_horizon.tolist() == [1]
+
+
+def test_joint_windows_go_round_every_city(city, processor, tmp_path):
+    folder = write_city(tmp_path, users=5, seed=4)
+    other = open_city("B", folder, cache_dir=folder / "cache")
+    parts = [
+        TrainingWindows(c, split_users(c, 60, 0.0, seed=1), WindowShape(), processor, seed=1) for c in (city, other)
+    ]
+    joint = JointWindows(parts)
+    assert len(joint) == len(parts[0]) + len(parts[1])
+    for epoch in (0, 3):
+        for window in range(len(joint)):
+            part, start = (parts[0], 0) if window < len(parts[0]) else (parts[1], len(parts[0]))
+            expected = part[epoch * len(part) + window - start]
+            found = joint[epoch * len(joint) + window]
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_temperature_makes_cities_more_equal(city, processor, tmp_path):
+    folder = write_city(tmp_path, users=3, seed=4)
+    other = open_city("B", folder, cache_dir=folder / "cache")
+    parts = [
+        TrainingWindows(c, split_users(c, 60, 0.0, seed=1), WindowShape(), processor, seed=1) for c in (city, other)
+    ]
+    even = JointWindows(parts, temperature=1e9)
+    assert abs(even._counts[0] - even._counts[1]) <= 1
+    assert len(even.sizes(2)) == len(even)
+    seen = [even[i]["inputs"] for i in range(int(even._counts[0]), len(even))]
+    assert len(seen) > len(parts[1])  # the small city is gone round more than once in an epoch
+    with pytest.raises(ValueError, match="at least 1"):
+        JointWindows(parts, temperature=0.5)

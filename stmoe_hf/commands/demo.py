@@ -11,7 +11,7 @@ from ..data.synthetic import synthesize
 from ..training import run as train
 
 # Users of the generated cities, and epochs of pretraining and fine-tuning: minutes on two cores.
-USERS_A, USERS_B = 160, 120
+USERS_A, USERS_B = 100, 80
 EPOCHS_A, EPOCHS_B = 3, 2
 EVAL_FRACTION = 0.4
 

@@ -10,9 +10,10 @@ from transformers import AutoModel, AutoProcessor
 
 from ..data.city import open_city
 from ..data.errors import DataError
+from ..data.files import open_aside
 from ..data.windows import PredictionWindows, WindowShape
 from ..decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
-from ..prediction import PredictionSettings, open_aside, predict_windows
+from ..prediction import PredictionSettings, predict_windows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
