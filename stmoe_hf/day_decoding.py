@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -63,32 +64,19 @@ def decode_days(
     values = expected_values(probabilities, candidates, grid, "balanced", POINTWISE_DISTANCE_WEIGHT)
     chosen = candidates.gather(1, values.argmax(-1))
     asked = inputs[..., -1] == grid.mask_id
-    rows = []
+    jobs: list[tuple[int, tuple[Any, ...]]] = []
     for row in range(len(inputs)):
         count = int(exists[row].sum())
-        records = np.flatnonzero(history[row, :count].exp().sum(0).cpu().numpy() > 0) if count else np.empty(0, int)
+        weights = history[row, :count].exp().cpu().numpy().astype(np.float64)
+        records = np.flatnonzero(weights.sum(0) > 0)
         if len(records):
-            rows.append(
-                (
-                    row,
-                    count,
-                    history[row, :count].exp().cpu().numpy()[:, records].astype(np.float64),
-                    inputs[row, :, 0].cpu().numpy()[records],
-                    inputs[row, :, -1].cpu().numpy()[records],
-                    inputs[row, :, 0][asked[row]].cpu().numpy()[:count],
-                    values[row, :count].float().cpu().numpy(),
-                    candidates[row].cpu().numpy(),
-                )
-            )
-    if not rows:
-        return chosen
-
-    def solve(arguments) -> tuple[int, int, np.ndarray]:
-        row, count, *rest = arguments
-        return row, count, _decode_user(*rest, grid)
-
-    for row, count, cells in _pool().map(solve, rows):
-        chosen[row, :count] = chosen.new_tensor(cells)
+            day, cell = (inputs[row, :, column].cpu().numpy() for column in (0, -1))
+            asked_day = day[asked[row].cpu().numpy()][:count]
+            worth = values[row, :count].float().cpu().numpy()
+            known = candidates[row].cpu().numpy()
+            jobs.append((row, (weights[:, records], day[records], cell[records], asked_day, worth, known, grid)))
+    for (row, _), cells in zip(jobs, _pool().map(lambda job: _decode_user(*job[1]), jobs), strict=True):
+        chosen[row, : len(cells)] = chosen.new_tensor(cells)
     return chosen
 
 

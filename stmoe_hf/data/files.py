@@ -15,11 +15,11 @@ def open_aside(path: Path, mode: str = "w", compresslevel: int = 6) -> Iterator[
     """A file to write ("w" text, "wb" bytes; gzip if it ends in .gz) that takes its name only when it is whole."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        opened: Any
         if path.suffix == ".gz":
-            text = "wt" if mode == "w" else mode
-            opened = gzip.open(aside, text, compresslevel=compresslevel)  # noqa: SIM115
+            opened = gzip.open(aside, "wt" if mode == "w" else mode, compresslevel=compresslevel)  # noqa: SIM115
         else:
-            opened = open(aside, mode)  # type: ignore[assignment] # noqa: SIM115
+            opened = open(aside, mode)  # noqa: SIM115
         with opened as file:
             yield file
         os.replace(aside, path)
