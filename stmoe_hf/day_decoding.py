@@ -9,11 +9,12 @@ What the network gives is a distribution for each slot, not for a day. What ties
 theme: a day of the person's past, drawn by how much weight its records have in the asked-for slots, whose records then
 count `THEME_GAIN` times more. (People repeat whole days: they go to work, or they do not.)
 
-The score is the mean of GEO-BLEU with orders to 3 and to 5, less `DISTANCE_COST` for every kilometre of DTW with an
-open and with a strict start: a compromise between the editions of 2024 and 2025. Inside the search GEO-BLEU is
-approximate: distances in eighths of a cell, and pairs of n-grams more than ten cells apart in sum count as unmatched.
+The score is the mean of GEO-BLEU with orders to 3 and to 5, less `OPEN_DTW_COST` and `STRICT_DTW_COST` for every
+kilometre of DTW with an open and with a strict start: a compromise between the editions of 2024 and 2025. Inside the
+search GEO-BLEU is approximate: distances in eighths of a cell, and pairs of n-grams more than ten cells apart in sum
+count as unmatched.
 
-The constants were chosen on days 45-59 of city B.
+The constants were chosen on days 45-59 of cities B and D.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .spacetime import Grid
 DRAWS = 48
 THEME_GAIN = 100.0
 THEME_POWER = 2.0
-DISTANCE_COST = 0.002  # per kilometre of DTW, for the open and for the strict start
+OPEN_DTW_COST, STRICT_DTW_COST = 0.006, 0.004  # per kilometre
 POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search starts from
 SWEEPS = 2
 BEST_CELLS = 4  # of each slot, tried in a sweep
@@ -195,7 +196,7 @@ def _mean_score(trajectory, draws, steps, km, scratch):
     score = 0.0
     for draw in range(len(draws)):
         score += _geobleu(trajectory, draws[draw], steps, scratch)
-        score -= DISTANCE_COST * _dtw(trajectory, draws[draw], km, scratch[5])
+        score -= _dtw_cost(trajectory, draws[draw], km, scratch[5])
     return score / len(draws)
 
 
@@ -244,8 +245,8 @@ def _geobleu(a, b, steps, scratch):
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
-def _dtw(a, b, km, cost):
-    """DTW in kilometres with an open start plus the same with a strict one."""
+def _dtw_cost(a, b, km, cost):
+    """What DTW costs, with an open and with a strict start."""
     n = len(a)
     cost[0] = 0.0
     cost[1] = 1e18
@@ -259,4 +260,4 @@ def _dtw(a, b, km, cost):
             cost[0, j + 1] = step + min(above_open, min(cost[0, j], diagonal_open))
             cost[1, j + 1] = step + min(above, min(cost[1, j], diagonal))
             diagonal_open, diagonal = above_open, above
-    return cost[0, n] + cost[1, n]
+    return OPEN_DTW_COST * cost[0, n] + STRICT_DTW_COST * cost[1, n]

@@ -35,7 +35,7 @@ def scores_of(predicted: pd.DataFrame, true: pd.DataFrame, windows: PredictionWi
     """GEO-BLEU and DTW of both editions, accuracy and the number of users."""
     results: dict[str, float] = {}
     for edition in EDITIONS_OF_METRICS:
-        scores = score(predicted, true, edition=edition, cell_km=windows.city.grid.cell_km)
+        scores = score(predicted, true, edition=edition, grid=windows.city.grid)
         results |= {f"{edition}_geobleu": scores.geobleu, f"{edition}_dtw": scores.dtw}
     return results | {"accuracy": scores.accuracy, "users": scores.users}
 

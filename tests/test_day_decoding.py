@@ -7,7 +7,7 @@ import torch
 from stmoe_hf import day_decoding
 from stmoe_hf.day_decoding import decode_days
 from stmoe_hf.decoding import decode
-from stmoe_hf.metrics._kernels import dtw_day, geobleu_day
+from stmoe_hf.metrics import dtw, geobleu
 from stmoe_hf.prediction import PredictionSettings, predict_cells
 from stmoe_hf.spacetime import Grid
 
@@ -62,11 +62,12 @@ def test_the_score_of_the_search_is_close_to_the_metrics():
             np.empty((2, n + 1)),
         )
         found = day_decoding._geobleu(a, b, steps, scratch)
-        points = [np.column_stack([x[i], y[i]]).astype(float) for i in (a, b)]
-        exact = [geobleu_day(*points, order, 0.5, True) for order in (3, 5)]
+        points = [np.column_stack([x[i], y[i]]) for i in (a, b)]
+        exact = geobleu(*points, "humob2025", order=3), geobleu(*points, "humob2025")
         assert found == pytest.approx(np.mean(exact), abs=0.03)
-        km = day_decoding._dtw(a, b, distance / 2, scratch[5])
-        assert km == pytest.approx(sum(dtw_day(*points, 0.5, open_start) for open_start in (True, False)))
+        cost = day_decoding._dtw_cost(a, b, distance / 2, scratch[5])
+        weights = {"humob2024": day_decoding.OPEN_DTW_COST, "humob2025": day_decoding.STRICT_DTW_COST}
+        assert cost == pytest.approx(sum(weight * dtw(*points, edition) for edition, weight in weights.items()))
 
 
 def test_the_better_of_two_days_is_found():

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
+
+from ..spacetime import Grid
 
 COLUMNS = ["uid", "d", "t", "x", "y"]
+KEYS = ["uid", "d", "t"]
+MASKED = 999
+SHOWN = 5  # keys that an error names
+SECONDS_WITHOUT_BAR = 2
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MetricEdition:
-    """What differs between the editions of the metrics: n-gram orders, the denominator of p_n, the start of DTW."""
+    """What differs between the editions of the metrics.
+
+    Attributes:
+        order: GEO-BLEU compares n-grams of 1 to `order` records.
+        by_generated: p_n is divided by the number of generated n-grams, else by the number of matches.
+        open_start: DTW may skip the start of the reference for free.
+    """
 
     order: int
     by_generated: bool
@@ -34,6 +50,7 @@ class Scores:
     """Scores of an edition: GEO-BLEU (higher is better), DTW in km (lower is better), and accuracy.
 
     GEO-BLEU and DTW are means over a user's days, then over users; accuracy over a user's records, then over users.
+    `per_day` has columns uid, d, records, geobleu, dtw; `per_user` uid, days, records, geobleu, dtw, accuracy.
     """
 
     edition: str
@@ -47,35 +64,113 @@ class Scores:
     per_user: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
+        """All but the tables."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, pd.DataFrame)}
 
 
-def score(generated: Any, reference: Any, edition: str, *, beta: float = 0.5, cell_km: float = 0.5) -> Scores:
+def geobleu(generated: Any, reference: Any, edition: str, *, order: int | None = None, beta: float = 0.5) -> float:
+    """GEO-BLEU of one day (Shimizu, Yabe and Tsubouchi, "GEO-BLEU", SIGSPATIAL 2022), 0 to 1, higher is better.
+
+    Args:
+        generated, reference: [n, 2] and [m, 2] cells (x, y) in time order, at least one each.
+        edition: humob2024 or humob2025.
+        order: of the longest n-grams; the edition's by default.
+        beta: decay of the proximity e^(-beta * distance) by cell.
+
+    Raises:
+        ValueError: an unknown edition, no record, or a value that is no whole number.
+    """
+    from ._kernels import geobleu_day
+
+    rules = _rules(edition, order)
+    ours, theirs = _cells(generated, "generated day"), _cells(reference, "reference day")
+    return float(geobleu_day(ours, theirs, rules.order, beta, rules.by_generated, _table(beta)))
+
+
+def dtw(generated: Any, reference: Any, edition: str, *, cell_km: float = 0.5) -> float:
+    """DTW of one day: the kilometres along the cheapest alignment; arguments and errors as for `geobleu`."""
+    from ._kernels import dtw_day
+
+    ours, theirs = _cells(generated, "generated day"), _cells(reference, "reference day")
+    return float(dtw_day(ours, theirs, cell_km, _rules(edition).open_start))
+
+
+def accuracy(generated: Any, reference: Any) -> float:
+    """Share of the records whose cell is exactly right; [n, 2] cells each."""
+    ours, theirs = _cells(generated, "generated day"), _cells(reference, "reference day")
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} generated and {len(theirs)} reference records have no accuracy")
+    return float((ours == theirs).all(1).mean())
+
+
+def geobleu_matrix(
+    generated: Any, reference: Any, edition: str, *, order: int | None = None, beta: float = 0.5
+) -> np.ndarray:
+    """GEO-BLEU of many candidates of a day against many references.
+
+    Args:
+        generated, reference: sequences of [n, 2] cells (lengths may differ), or arrays [A, n, 2] and [R, m, 2].
+
+    Returns:
+        [A, R] scores, row by row as `geobleu` gives them.
+    """
+    from ._kernels import geobleu_day
+
+    rules = _rules(edition, order)
+    table = _table(beta)
+    return _matrix(generated, reference, lambda a, b: geobleu_day(a, b, rules.order, beta, rules.by_generated, table))
+
+
+def dtw_matrix(generated: Any, reference: Any, edition: str, *, cell_km: float = 0.5) -> np.ndarray:
+    """DTW of many candidates of a day against many references: [A, R] kilometres. As `geobleu_matrix`."""
+    from ._kernels import dtw_day
+
+    open_start = _rules(edition).open_start
+    return _matrix(generated, reference, lambda a, b: dtw_day(a, b, cell_km, open_start))
+
+
+def score(
+    generated: Any,
+    reference: Any,
+    edition: str,
+    *,
+    order: int | None = None,
+    beta: float = 0.5,
+    grid: Grid | None = None,
+    progress: bool = False,
+) -> Scores:
     """Score predicted records against the true ones.
 
     Args:
-        generated, reference: DataFrames (or what makes one) of uid, d, t, x, y in any order; the same (uid, d, t).
+        generated, reference: DataFrames, Arrow tables, `datasets.Dataset`s, mappings of columns, or arrays [N, 5], of
+            uid, d, t, x, y in any row order; the same (uid, d, t) on both sides.
         edition: humob2024 or humob2025; their scores cannot be compared with each other.
+        order: of the longest n-grams; the edition's by default.
         beta: decay of the proximity by cell.
-        cell_km: side of a cell, the unit of DTW.
+        grid: its `cell_km` is the unit of DTW; predictions outside of it are scored with a warning.
+        progress: show a bar if it takes longer than two seconds.
 
     Raises:
-        ValueError: an unknown edition, missing columns, or records of which one side has more.
+        ValueError: an unknown edition, missing columns, a value that is no whole number, a masked reference, a record
+            twice, or records of which one side has more; with how many, and the first five.
     """
-    if edition not in EDITIONS:
-        raise ValueError(f"there is no edition {edition!r} of the metrics; the editions are {', '.join(EDITIONS)}")
-    ours, theirs = (_sorted(side, name) for side, name in ((generated, "prediction"), (reference, "reference")))
+    rules, grid = _rules(edition, order), grid or Grid()
+    ours, theirs = _sorted(generated, "prediction"), _sorted(reference, "reference")
+    _refuse_masked(theirs, grid)
     _refuse_different(ours, theirs)
+    _warn_of_the_outside(ours, grid)
     key = theirs[["uid", "d"]].to_numpy()
     starts = np.flatnonzero(np.append(True, (key[1:] != key[:-1]).any(1)))
-    a, b = (side[["x", "y"]].to_numpy(np.float64) for side in (ours, theirs))
-    geobleu, dtw = _days(a, b, np.append(starts, len(theirs)), EDITIONS[edition], beta, cell_km)
+    a, b = (np.ascontiguousarray(side[["x", "y"]].to_numpy()) for side in (ours, theirs))
+    bounds = np.append(starts, len(theirs))
+    day_geobleu, day_dtw = _days(a, b, bounds, rules, beta, grid.cell_km, progress)
     per_day = theirs.loc[starts, ["uid", "d"]].reset_index(drop=True)
-    per_day["records"] = np.diff(np.append(starts, len(theirs)))
-    per_day["geobleu"], per_day["dtw"] = geobleu, dtw
-    per_user = per_day.groupby("uid").agg(days=("d", "size"), geobleu=("geobleu", "mean"), dtw=("dtw", "mean"))
-    hit = pd.Series((a == b).all(1)).groupby(theirs["uid"].to_numpy())
-    per_user["records"], per_user["accuracy"] = hit.size(), hit.mean()
+    per_day["records"] = np.diff(bounds)
+    per_day["geobleu"], per_day["dtw"] = day_geobleu, day_dtw
+    per_user = per_day.groupby("uid").agg(
+        days=("d", "size"), records=("records", "sum"), geobleu=("geobleu", "mean"), dtw=("dtw", "mean")
+    )
+    per_user["accuracy"] = pd.Series((a == b).all(1)).groupby(theirs["uid"].to_numpy()).mean()
     return Scores(
         edition,
         len(per_user),
@@ -89,50 +184,155 @@ def score(generated: Any, reference: Any, edition: str, *, beta: float = 0.5, ce
     )
 
 
+def _rules(edition: str, order: int | None = None) -> MetricEdition:
+    if edition not in EDITIONS:
+        raise ValueError(f"there is no edition {edition!r} of the metrics; the editions are {', '.join(EDITIONS)}")
+    if order is not None and order < 1:
+        raise ValueError(f"GEO-BLEU needs n-grams of at least 1 record, not of order {order}")
+    return EDITIONS[edition] if order is None else replace(EDITIONS[edition], order=order)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(beta: float) -> np.ndarray:
+    from ._kernels import proximity_table  # numba takes a second to import
+
+    return proximity_table(beta, 2 * 64 * 64)
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    """The values as int64; refused if that would change one."""
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    try:
+        numbers = values.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"the {name} holds values that are no numbers") from None
+    wrong = ~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers))  # nan is wrong too
+    if wrong.any():
+        rows = np.flatnonzero(wrong)
+        shown = ", ".join(f"{numbers[row]} (row {row})" for row in rows[:SHOWN])
+        raise ValueError(f"the {name} holds {len(rows)} values that are no whole numbers, first {shown}")
+    return numbers.astype(np.int64)
+
+
+def _cells(day: Any, name: str) -> np.ndarray:
+    cells = np.asarray(day)
+    if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
+        raise ValueError(f"the {name} must be [n, 2] cells (x, y) with n >= 1, not of shape {list(cells.shape)}")
+    return _whole(cells.ravel(), name).reshape(cells.shape)
+
+
+def _matrix(generated: Any, reference: Any, kernel: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    ours = [_cells(day, "generated day") for day in generated]
+    theirs = [_cells(day, "reference day") for day in reference]
+    scores = np.empty((len(ours), len(theirs)))
+
+    def row(i: int) -> None:
+        for j, day in enumerate(theirs):
+            scores[i, j] = kernel(ours[i], day)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(row, range(len(ours))))
+    return scores
+
+
 def _sorted(side: Any, name: str) -> pd.DataFrame:
+    """The five columns as int64 in the order uid, d, t."""
+    if hasattr(side, "to_pandas"):  # Arrow tables and datasets
+        side = side.to_pandas()
+    if isinstance(side, np.ndarray) and side.dtype.names is None and side.ndim == 2 and side.shape[1] == len(COLUMNS):
+        side = pd.DataFrame(side, columns=COLUMNS)
     table = side if isinstance(side, pd.DataFrame) else pd.DataFrame(side)
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise ValueError(f"the {name} lacks the columns {missing}; it needs uid, d, t, x, y")
     if not len(table):
         raise ValueError(f"the {name} holds no record")
-    return table[COLUMNS].sort_values(["uid", "d", "t"], ignore_index=True)
+    table = pd.DataFrame({c: _whole(table[c].to_numpy(), f"column {c} of the {name}") for c in COLUMNS})
+    keys = table[KEYS].to_numpy()
+    step = np.diff(keys, axis=0)
+    rising = (step[:, 0] > 0) | ((step[:, 0] == 0) & ((step[:, 1] > 0) | ((step[:, 1] == 0) & (step[:, 2] > 0))))
+    return table if rising.all() else table.sort_values(KEYS, ignore_index=True, kind="stable")
+
+
+def _refuse_masked(reference: pd.DataFrame, grid: Grid) -> None:
+    masked = reference[(reference["x"] == MASKED) & (reference["y"] == MASKED) & (grid.width < MASKED)]
+    if len(masked):
+        raise ValueError(
+            f"{len(masked)} records of the reference are masked, first (uid, d, t) {_first(masked)}: the truth must be"
+            " known to be scored against"
+        )
 
 
 def _refuse_different(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
-    keys = ["uid", "d", "t"]
-    if len(ours) == len(theirs) and (ours[keys].to_numpy() == theirs[keys].to_numpy()).all():
-        return
     for side, name in ((ours, "prediction"), (theirs, "reference")):
-        if (twice := side[side.duplicated(keys)]).size:
-            raise ValueError(f"the {name} has {len(twice)} records twice, first (uid, d, t) {_first(twice)}")
-    both = ours[keys].merge(theirs[keys], how="outer", indicator="side")
-    missing, extra = both[both["side"] == "right_only"], both[both["side"] == "left_only"]
-    raise ValueError(
-        f"the prediction lacks {len(missing)} asked-for (uid, d, t), first {_first(missing)}, and has {len(extra)}"
-        f" that are not asked for, first {_first(extra)}"
-    )
+        keys = side[KEYS].to_numpy()
+        twice = np.flatnonzero((keys[1:] == keys[:-1]).all(1))
+        if len(twice):
+            raise ValueError(f"the {name} has {len(twice)} records twice, first (uid, d, t) {_first(side.loc[twice])}")
+    if len(ours) == len(theirs) and (ours[KEYS].to_numpy() == theirs[KEYS].to_numpy()).all():
+        return
+    both = ours[KEYS].merge(theirs[KEYS], how="outer", indicator="side")
+    texts = []
+    for which, text in (
+        ("right_only", "the prediction lacks {} of the reference's records"),
+        ("left_only", "the prediction has {} records that the reference lacks"),
+    ):
+        some = both[both["side"] == which]
+        if len(some):
+            users = some["uid"].nunique()
+            texts.append(f"{text.format(len(some))}, of {users} users, first (uid, d, t) {_first(some)}")
+    raise ValueError("; ".join(texts))
+
+
+def _warn_of_the_outside(prediction: pd.DataFrame, grid: Grid) -> None:
+    x, y = prediction["x"], prediction["y"]
+    outside = prediction[(x < 1) | (x > grid.width) | (y < 1) | (y > grid.height)]
+    if len(outside):
+        logger.warning(
+            "%d predicted records lie outside the grid and are scored as they are, first (uid, d, t) %s",
+            len(outside),
+            _first(outside),
+        )
 
 
 def _first(table: pd.DataFrame) -> list[tuple[int, ...]]:
-    return [tuple(int(v) for v in row) for row in table[["uid", "d", "t"]].head(5).to_numpy()]
+    return [tuple(int(v) for v in row) for row in table[KEYS].head(SHOWN).to_numpy()]
 
 
 def _days(
-    a: np.ndarray, b: np.ndarray, bounds: np.ndarray, edition: MetricEdition, beta: float, cell_km: float
+    a: np.ndarray, b: np.ndarray, bounds: np.ndarray, rules: MetricEdition, beta: float, cell_km: float, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """GEO-BLEU and DTW of each day; the kernels hold no lock, so days are shared among threads."""
-    from ._kernels import dtw_day, geobleu_day  # numba takes a second to import
+    from ._kernels import score_days
 
     days = len(bounds) - 1
-    geobleu, dtw = np.empty(days), np.empty(days)
+    day_geobleu, day_dtw = np.empty(days), np.empty(days)
+    table = _table(beta)
 
-    def work(part: Iterable[int]) -> None:
-        for day in part:
-            rows = slice(bounds[day], bounds[day + 1])
-            geobleu[day] = geobleu_day(a[rows], b[rows], edition.order, beta, edition.by_generated)
-            dtw[day] = dtw_day(a[rows], b[rows], cell_km, edition.open_start)
+    def work(part: np.ndarray) -> int:
+        first, end = int(part[0]), int(part[-1]) + 1
+        score_days(
+            a,
+            b,
+            bounds[first : end + 1],
+            rules.order,
+            beta,
+            rules.by_generated,
+            table,
+            cell_km,
+            rules.open_start,
+            day_geobleu[first:end],
+            day_dtw[first:end],
+        )
+        return end - first
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, np.array_split(np.arange(days), 4 * (os.cpu_count() or 1))))
-    return geobleu, dtw
+    threads = os.cpu_count() or 1
+    parts = np.array_split(np.arange(days), min(days, 16 * threads))
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=days, unit="days", disable=not progress, delay=SECONDS_WITHOUT_BAR) as bar,
+    ):
+        for done in pool.map(work, parts):
+            bar.update(done)
+    return day_geobleu, day_dtw

@@ -1,0 +1,41 @@
+"""`python -m stmoe_hf score --prediction P --reference T --edition E [--per_user F]`"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..data.files import open_aside
+from ..data.submission import read_table
+from ..metrics import EDITIONS, score
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prediction", required=True, help="file of predicted records (csv, csv.gz, parquet)")
+    parser.add_argument(
+        "--reference",
+        required=True,
+        help="file of the true records; those before the first and after the last predicted day are left out",
+    )
+    parser.add_argument("--edition", required=True, choices=EDITIONS, help="of the metrics: they are not comparable")
+    parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
+
+
+def run(args: argparse.Namespace) -> int:
+    prediction, reference = read_table(args.prediction), read_table(args.reference)
+    inside = reference["d"].between(prediction["d"].min(), prediction["d"].max())
+    scores = score(prediction, reference[inside], args.edition, progress=True)
+    if args.per_user:
+        with open_aside(Path(args.per_user)) as file:
+            scores.per_user.to_csv(file, index=False)
+    if not inside.all():
+        print(f"{(~inside).sum()} records of the reference lie on days that were not predicted", file=sys.stderr)
+    print(f"edition {args.edition}: {scores.users} users, {scores.days} days, {scores.records} records")
+    for name, value, text in (
+        ("GEO-BLEU", f"{scores.geobleu:.4f}", "higher is better"),
+        ("DTW km", f"{scores.dtw:.2f}", "lower is better"),
+        ("accuracy", f"{scores.accuracy:.4f}", "share of the records in the very cell"),
+    ):
+        print(f"  {name:<9}{value:>9}   {text}")
+    print(json.dumps(scores.to_dict()))
+    return 0

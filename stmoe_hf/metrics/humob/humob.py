@@ -1,0 +1,48 @@
+"""GEO-BLEU, DTW and accuracy as an `evaluate.Metric`: `evaluate.load("stmoe_hf/metrics/humob")`."""
+
+import datasets
+import evaluate
+
+from stmoe_hf.metrics import score
+
+_DESCRIPTION = """\
+Scores predicted trajectories on a grid as the HuMob Challenge does: GEO-BLEU (higher is better) and dynamic time
+warping in kilometres (lower is better), per user and day, averaged over a user's days and then over users, and the
+accuracy of the cells. Each call names the edition of the metrics, humob2024 or humob2025; they are not comparable.
+"""
+
+_CITATION = """\
+@inproceedings{shimizu2022geobleu,
+  title = {{GEO-BLEU}: Similarity Measure for Geospatial Sequences},
+  author = {Shimizu, Toru and Tsubouchi, Kota and Yabe, Takahiro},
+  booktitle = {Proceedings of the 30th International Conference on Advances in Geographic Information Systems},
+  year = {2022}
+}
+"""
+
+_INPUTS = """
+Args:
+    predictions, references: lists of records [uid, d, t, x, y] in any order, the same (uid, d, t) in both.
+    edition: humob2024 or humob2025.
+Returns:
+    edition, users, days, records, geobleu, dtw (km), accuracy.
+"""
+
+
+class Humob(evaluate.Metric):
+    """The scores of `stmoe_hf.metrics.score` behind the interface of `evaluate`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        record = datasets.Sequence(datasets.Value("int64"), length=5)
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": record, "references": record}),
+            reference_urls=["https://github.com/yahoojapan/geobleu"],
+        )
+
+    def _compute(self, predictions, references, edition="humob2024"):
+        columns = ["uid", "d", "t", "x", "y"]
+        sides = [dict(zip(columns, zip(*side, strict=True), strict=True)) for side in (predictions, references)]
+        return score(*sides, edition).to_dict()
