@@ -46,7 +46,14 @@ class STMoEBertConfig(PreTrainedConfig):
         "num_local_experts": "num_experts",
     }
     # A list: the Trainer adds another one to it.
-    keys_to_ignore_at_inference = ["candidates", "log_probability", "aux_loss", "expert_load", "router_logits"]  # noqa: RUF012
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "candidates",
+        "history",
+        "log_probability",
+        "aux_loss",
+        "expert_load",
+        "router_logits",
+    ]
 
     grid_width: int = 200
     grid_height: int = 200

@@ -44,5 +44,5 @@ class Humob(evaluate.Metric):
 
     def _compute(self, predictions, references, edition="humob2024"):
         columns = ["uid", "d", "t", "x", "y"]
-        sides = [dict(zip(columns, zip(*side, strict=True), strict=True)) for side in (predictions, references)]
-        return score(*sides, edition).to_dict()
+        ours, theirs = (dict(zip(columns, zip(*side, strict=True), strict=True)) for side in (predictions, references))
+        return score(ours, theirs, edition).to_dict()
