@@ -10,6 +10,7 @@ COMMANDS = {
     "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     "demo": "train on a generated city A, fine-tune on B, predict and score: the whole way in minutes",
     "predict": "predict the records that a file asks for with a saved model, and write a submission",
+    "prepare": "read, check and store a city of any size, so that runs open it at once",
     "score": "score predicted records against the true ones: GEO-BLEU, DTW and accuracy",
     "synthesize": "write a generated city of any size in the format of an edition",
     "validate": "check a submission as the organisers do, and name the first wrong line of each kind",

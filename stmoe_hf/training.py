@@ -67,6 +67,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             path=data_args.data_path,
             edition=data_args.edition,
             cache_dir=data_args.cache_dir,
+            progress=not args.disable_tqdm,
         )
         others = _other_cities(city, data_args)
     if data_args.max_users is not None:

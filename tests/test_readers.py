@@ -1,18 +1,17 @@
 """Reading a city's file: every edition's names, and every refusal with its line."""
 
 import gzip
-import logging
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from stmoe_hf.data.city import open_city
 from stmoe_hf.data.editions import EDITIONS, find_file
 from stmoe_hf.data.errors import DataError
-from stmoe_hf.data.readers import read_records
+from stmoe_hf.data.readers import LONGEST_LINE, stream_records
 from stmoe_hf.spacetime import Calendar, Grid
 
-from .people import people, write_city
+from .people import people
 
 GOOD = ["3,0,5,1,1", "3,0,6,200,1", "3,74,47,1,200", "7,2,0,999,999"]
 
@@ -25,8 +24,17 @@ def write(path, lines, header="uid,d,t,x,y", end="\n", encoding="utf-8"):
     return path
 
 
-def read(path):
-    return read_records(path, Grid(), Calendar())
+def read(path, grid=None):
+    """uid, day, slot and cell of a file, in its order."""
+    blocks = list(stream_records(path, grid or Grid(), Calendar()))
+    return Table(*(np.concatenate([getattr(b, name) for b in blocks]) for name in Table._fields))
+
+
+class Table(NamedTuple):
+    uid: np.ndarray
+    day: np.ndarray
+    slot: np.ndarray
+    cell: np.ndarray
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
@@ -63,7 +71,6 @@ def test_a_byte_order_mark_quotes_large_uids_and_blank_last_lines_are_no_trouble
         ("9,0,7,0,1", r"line 6: x is 0 \(uid 9\); the grid has 1..200"),
         ("9,0,7,1,201", r"line 6: y is 201 \(uid 9\); the grid has 1..200"),
         ("9,0,7,999,1", "line 6: only one of x 999 and y 1 is masked"),
-        ("3,0,6,4,4", "lines 3 and 6: two records of uid 3 on day 0, slot 6"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
@@ -72,14 +79,6 @@ def test_a_wrong_line_is_named(tmp_path, name, line, text):
     with pytest.raises(DataError, match=text) as raised:
         read(path)
     assert str(path) in str(raised.value)
-
-
-def test_an_unsorted_file_is_sorted_with_a_warning(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        records = read(write(tmp_path / "a.csv", GOOD[::-1]))
-    assert records.uid.tolist() == [3, 3, 3, 7]
-    assert records.slot.tolist() == [5, 6, 47, 0]
-    assert "it was sorted" in caplog.text
 
 
 @pytest.mark.parametrize("header", ["uid,d,t,x", "user,d,t,x,y", "3,0,5,1,1"])
@@ -99,6 +98,9 @@ def test_files_that_are_empty_cut_or_no_text(tmp_path):
     cut.write_bytes(whole.read_bytes()[:-2000])
     with pytest.raises(DataError, match="no whole gzip file"):
         read(cut)
+    (tmp_path / "long.csv").write_text("uid,d,t,x,y\n1,0,5,1,1\n" + "1" * 2 * LONGEST_LINE)
+    with pytest.raises(DataError, match=r"line 3 is longer than|line 3: 1 values"):
+        read(tmp_path / "long.csv")
     (tmp_path / "latin.csv").write_bytes(b"uid,d,t,x,y\n1,0,5,1,\xe9\n")
     with pytest.raises(DataError, match=r"UTF-8|y is"):
         read(tmp_path / "latin.csv")
@@ -118,6 +120,38 @@ def test_a_missing_file_names_the_folder_and_every_accepted_name(tmp_path):
         find_file("Z", tmp_path)
 
 
+def test_parquet_is_read_as_csv_is(tmp_path):
+    table = people(masked=2)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_parquet(tmp_path / "a.parquet")
+    for ours, theirs in zip(read(tmp_path / "a.csv"), read(tmp_path / "a.parquet"), strict=True):
+        assert np.array_equal(ours, theirs)
+    table.astype({"x": float}).to_parquet(tmp_path / "float.parquet")
+    with pytest.raises(DataError, match="column x is of type double"):
+        read(tmp_path / "float.parquet")
+    table.assign(d=80).to_parquet(tmp_path / "day.parquet")
+    with pytest.raises(DataError, match="row 1: d is 80"):
+        read(tmp_path / "day.parquet")
+    (tmp_path / "no.parquet").write_text("no")
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path / "no.parquet")
+
+
+def test_a_line_is_exact_beyond_the_first_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("stmoe_hf.data.readers.BLOCK_BYTES", 1000)
+    lines = [f"{u},0,5,1,1" for u in range(2000)]
+    lines[1500] = "1500,0,5,1,201"
+    with pytest.raises(DataError, match="line 1502: y is 201"):
+        read(write(tmp_path / "a.csv.gz", lines))
+
+
+def test_other_grids_have_their_own_ranges(tmp_path):
+    path = write(tmp_path / "a.csv", ["1,0,5,999,1200"])
+    assert read(path, Grid(1000, 1500)).cell.tolist() == [1199 * 1000 + 998]
+    with pytest.raises(DataError, match=r"the grid has 1\.\.1100"):
+        read(path, Grid(1000, 1100))
+
+
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_every_edition_is_found_by_its_files_names(tmp_path, edition):
     for city, names in EDITIONS[edition].files.items():
@@ -128,45 +162,6 @@ def test_every_edition_is_found_by_its_files_names(tmp_path, edition):
                 assert find_file(city, tmp_path)[0] == path
                 assert find_file(city, tmp_path)[1].name == edition
                 path.unlink()
-
-
-def test_a_city_is_prepared_once_and_again_when_its_file_changes(tmp_path):
-    folder, cache = write_city(tmp_path / "data", masked=2), tmp_path / "cache"
-    first = open_city("B", folder, cache_dir=cache)
-    written = {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
-    open_city("B", folder, cache_dir=cache)
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")} == written
-    write_city(folder, users=5)
-    assert open_city("B", folder, cache_dir=cache).num_users == 5
-    assert first.num_users == 12
-    assert not list(cache.glob(".prepare-*"))
-
-
-def test_a_city_holds_what_the_file_holds(tmp_path):
-    table = people(masked=2)
-    city = open_city("B", write_city(tmp_path / "data", masked=2), cache_dir=tmp_path / "cache")
-    assert city.num_records == len(table)
-    assert city.num_masked == (table["x"] == 999).sum()
-    for row in range(len(city)):
-        person = city.trajectory(row)
-        records = table[table["uid"] == person.uid]
-        assert np.array_equal(person.day, records["d"])
-        assert np.array_equal(person.slot, records["t"])
-        known = records["x"].to_numpy() != 999
-        expected = np.where(known, (records["y"] - 1) * 200 + records["x"] - 1, 40000)
-        assert np.array_equal(person.cell, expected)
-    assert city.dataset.column_names == ["uid", "records", "masked", "day", "slot", "cell"]
-    part = city.select(np.array([3, 1]))
-    assert [part.trajectory(i).uid for i in range(2)] == [3, 1]
-
-
-def test_a_refused_file_leaves_nothing_prepared(tmp_path):
-    path = write(tmp_path / "cityB_challengedata.csv", [*GOOD, "9,75,7,1,1"])
-    with pytest.raises(DataError):
-        open_city("B", tmp_path, cache_dir=tmp_path / "cache")
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
-    write(path, GOOD)
-    assert open_city("B", tmp_path, cache_dir=tmp_path / "cache").num_users == 2
 
 
 def test_the_calendar_of_2019_and_of_2025():

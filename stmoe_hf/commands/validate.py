@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..data.editions import EDITIONS, find_file, get_edition
 from ..data.errors import DataError
-from ..data.readers import read_records
+from ..data.readers import part_files, stream_records
 from ..data.submission import validate_submission
 from ..spacetime import Grid
 
@@ -27,12 +26,15 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.data)
     if path.is_dir():
         path, _ = find_file(args.city, path, edition.name)
-    records = read_records(path, grid, edition.calendar)
-    masked = records.cell == grid.mask_id
-    asks = masked if masked.any() else records.day >= edition.cut_day
-    rows = np.flatnonzero(asks)
-    what = "masked records" if masked.any() else f"records from day {edition.cut_day} on, since none is masked"
-    asked = pd.DataFrame({"uid": records.uid[rows], "d": records.day[rows], "t": records.slot[rows]})
+    masked, late = [], []
+    for part in part_files(path):
+        for block in stream_records(part, grid, edition.calendar):
+            keys = pd.DataFrame({"uid": block.uid, "d": block.day, "t": block.slot})
+            masked.append(keys[block.cell == grid.mask_id])
+            late.append(keys[block.day >= edition.cut_day])
+    asked, what = pd.concat(masked), "masked records"
+    if not len(asked):
+        asked, what = pd.concat(late), f"records from day {edition.cut_day} on, since none is masked"
     print(f"{path} asks for {len(asked)} records of {asked['uid'].nunique()} users ({what})")
     problems = validate_submission(args.prediction, asked, grid, edition.calendar)
     for problem in problems:

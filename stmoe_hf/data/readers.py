@@ -1,11 +1,11 @@
-"""From a csv file to checked records; what is wrong in it is named with its line."""
+"""From files to checked records, block by block; what is wrong in one is named with its line."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,61 +13,112 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
 from ..spacetime import Calendar, Grid
 from .errors import DataError
 
 COLUMNS = ("uid", "d", "t", "x", "y")
 MASKED = 999
-logger = logging.getLogger(__name__)
+SUFFIXES = (".csv.gz", ".csv", ".parquet")
+BLOCK_BYTES = 8 << 20  # of text that is parsed at a time
+PARQUET_ROWS = 1 << 19
+LONGEST_LINE = 1 << 20  # characters; what is longer is no row of five numbers
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of a file in the order uid, day, slot; `cell` is the grid's `mask_id` where asked for."""
+    """Some checked records [n]; `cell` is the grid's `mask_id` where asked for.
 
+    `line` is that of the first record in `path` (of a parquet file: its row, from 1); the others follow one by one.
+    """
+
+    path: Path
+    line: int
     uid: np.ndarray
     day: np.ndarray
     slot: np.ndarray
     cell: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.uid)
 
-def read_records(path: str | Path, grid: Grid, calendar: Calendar) -> Records:
-    """Read a file uid,d,t,x,y (csv or csv.gz) and check every record.
+
+def part_files(path: str | Path) -> list[Path]:
+    """The files of a city: the file itself, or those of a folder of parts in the order of their names.
 
     Raises:
-        DataError: naming file and line: wrong columns, no number, a value out of range, a half-masked cell, two
-            records of a user in one slot, an unreadable or empty file.
+        FileNotFoundError: there is no such file or folder. DataError: a folder without parts.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no file {path}")
+    parts = sorted(part for part in path.iterdir() if part.name.endswith(SUFFIXES) and not part.name.startswith("."))
+    if not parts:
+        raise DataError(f"the folder {path} holds no part of a city ({', '.join(SUFFIXES)})")
+    return parts
+
+
+def stream_records(path: str | Path, grid: Grid, calendar: Calendar, progress: Any = None) -> Iterator[Records]:
+    """Check the records uid,d,t,x,y of a csv, csv.gz or parquet file block by block, in the order of the file.
+
+    Args:
+        path: the file.
+        grid, calendar: what the records are checked against.
+        progress: called with the number of bytes read since the last call.
+
+    Raises:
+        DataError: naming file and line: wrong columns, no number, a value out of range, a half-masked cell, an
+            unreadable or empty file.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    table = _table(path)
-    if not table.num_rows:
+    line = 1 if path.suffix == ".parquet" else 2
+    first = line
+    for table in _parquet(path, progress) if path.suffix == ".parquet" else _csv(path, progress):
+        if not table.num_rows:
+            continue
+        columns = (table.column(name).to_numpy() for name in COLUMNS)
+        uid, d, t, x, y = (np.asarray(values, np.int64) for values in columns)
+        _check_ranges(path, line, grid, calendar, uid, d, t, x, y)
+        cell = grid.cell(x, y)
+        cell[_masked(x, grid.width)] = grid.mask_id
+        yield Records(path, line, uid, d, t, cell)
+        line += len(uid)
+    if line == first:
         raise DataError(f"{path} holds no record")
-    uid, d, t, x, y = (table.column(name).to_numpy() for name in COLUMNS)
-    _check_ranges(path, grid, calendar, uid, d, t, x, y)
-    cell = np.where(_masked(x, grid.width), grid.mask_id, grid.cell(x, y))
-    time = (d - calendar.first_day) * calendar.num_slots + t
-    order: np.ndarray | slice = slice(None)
-    if not _in_order(uid, time):
-        order = np.lexsort((time, uid))
-        if (np.diff(uid) < 0).any() or (np.diff(time)[np.diff(uid) == 0] < 0).any():
-            logger.warning("%s is not in the order uid, d, t; it was sorted", path)
-        uid, time = uid[order], time[order]
-        twice = np.flatnonzero((np.diff(uid) == 0) & (np.diff(time) == 0))
-        if len(twice):
-            lines = sorted(int(line) + 2 for line in np.asarray(order)[[twice[0], twice[0] + 1]])
-            where = order[twice[0]]  # type: ignore[index]
-            raise DataError(
-                f"{path}, lines {lines[0]} and {lines[1]}: two records of uid {uid[twice[0]]} on day {d[where]},"
-                f" slot {t[where]}. Keep one of them"
-            )
-    return Records(uid, d[order], t[order], cell[order])
 
 
-def _table(path: Path) -> pa.Table:
+def _parquet(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            if missing:
+                names = ",".join(file.schema_arrow.names)
+                raise DataError(f"{path}: the columns are {names!r}; they must be uid,d,t,x,y")
+            for name in COLUMNS:
+                if not pa.types.is_integer(file.schema_arrow.field(name).type):
+                    kind = file.schema_arrow.field(name).type
+                    raise DataError(f"{path}: column {name} is of type {kind}; it must be of whole numbers")
+            rows = 0
+            for batch in file.iter_batches(PARQUET_ROWS, columns=list(COLUMNS)):
+                for name in COLUMNS:
+                    if batch.column(name).null_count:
+                        row = rows + 1 + int(np.argmax(batch.column(name).is_null().to_numpy(zero_copy_only=False)))
+                        raise DataError(f"{path}, row {row}: {name} is missing")
+                rows += batch.num_rows
+                yield batch
+                if progress:
+                    progress(int(path.stat().st_size * batch.num_rows / file.metadata.num_rows))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _csv(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
     """The five columns as int64, whatever their order in the file."""
     options = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(COLUMNS, pa.int64()),
@@ -75,10 +126,16 @@ def _table(path: Path) -> pa.Table:
         null_values=[],
         strings_can_be_null=False,
     )
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
     try:
         with pa.OSFile(str(path)) as raw:
             stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
-            return pa.csv.read_csv(stream, convert_options=options)
+            before = 0
+            for batch in pa.csv.open_csv(stream, read_options=read, convert_options=options):
+                yield batch
+                if progress and not raw.closed:
+                    progress(raw.tell() - before)
+                    before = raw.tell()
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty") from None
@@ -91,7 +148,7 @@ def _name_the_line(path: Path) -> None:
     opened: Any = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
     with opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as lines:
         try:
-            rows = csv.reader(lines)
+            rows = csv.reader(_short_lines(path, lines))
             header = next(rows, [])
             if [name.strip() for name in header] != header or set(COLUMNS) - set(header):
                 raise DataError(f"{path}, line 1: the columns are {','.join(header)!r}; they must be uid,d,t,x,y")
@@ -110,19 +167,30 @@ def _name_the_line(path: Path) -> None:
             raise DataError(f"{path} is not a text file in UTF-8") from None
 
 
+def _short_lines(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a file, of which none may fill the memory."""
+    number = 1
+    while line := lines.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise DataError(f"{path}, line {number} is longer than {LONGEST_LINE:,} characters")
+        yield line
+        number += 1
+
+
 def _masked(values: np.ndarray, size: int) -> np.ndarray:
     """Where x or y is 999; on a grid of 999 cells and more that is a cell."""
     return values == MASKED if size < MASKED else np.zeros(len(values), bool)
 
 
-def _check_ranges(path: Path, grid: Grid, calendar: Calendar, uid, d, t, x, y) -> None:
+def _check_ranges(path: Path, line: int, grid: Grid, calendar: Calendar, uid, d, t, x, y) -> None:
     masked_x, masked_y = _masked(x, grid.width), _masked(y, grid.height)
 
     def refuse(wrong: np.ndarray, text: str) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             values = {"uid": uid[row], "d": d[row], "t": t[row], "x": x[row], "y": y[row]}
-            raise DataError(f"{path}, line {row + 2}: " + text.format(**values))
+            kind = "row" if path.suffix == ".parquet" else "line"
+            raise DataError(f"{path}, {kind} {line + row}: " + text.format(**values))
 
     refuse(uid < 0, "uid is {uid}; it must not be negative")
     days = f"{calendar.first_day}..{calendar.last_day}"
@@ -131,8 +199,3 @@ def _check_ranges(path: Path, grid: Grid, calendar: Calendar, uid, d, t, x, y) -
     refuse(masked_x != masked_y, "only one of x {x} and y {y} is masked (uid {uid}, day {d}, slot {t})")
     refuse(~masked_x & ((x < 1) | (x > grid.width)), f"x is {{x}} (uid {{uid}}); the grid has 1..{grid.width}")
     refuse(~masked_y & ((y < 1) | (y > grid.height)), f"y is {{y}} (uid {{uid}}); the grid has 1..{grid.height}")
-
-
-def _in_order(uid: np.ndarray, time: np.ndarray) -> bool:
-    step = np.diff(uid)
-    return bool(((step > 0) | ((step == 0) & (np.diff(time) > 0))).all())

@@ -149,15 +149,16 @@ class TrainingWindows(Dataset):
 
     def _cut_ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of trainable users and their first and last cut day, both of which leave a history and a horizon."""
-        rows, first, last = [], [], []
-        for row in range(len(self.city)):
-            day = self.city.trajectory(row).day[: self._records_until(row)]
-            if len(day) and day[0] < day[-1]:
-                low, high = int(day[0]) + 1, int(day[-1])
-                rows.append(row)
-                last.append(max(low, min(high, int(self.split.train_until[row]) - self.shape.min_horizon_days)))
-                first.append(min(last[-1], max(low, self.city.calendar.first_day + self.shape.min_history_days)))
-        return np.array(rows, np.int64), np.array(first, np.int64), np.array(last, np.int64)
+        city, until = self.city, self.split.train_until
+        low, high = city.first_days + 1, city.last_days.copy()
+        for row in np.flatnonzero(city.last_days >= until):  # the last day that training sees must be looked up
+            seen = self._records_until(row)
+            high[row] = city.trajectory(row).day[seen - 1] if seen else -1
+        rows = np.flatnonzero(low <= high)
+        low, high, until = low[rows], high[rows], until[rows]
+        last = np.maximum(low, np.minimum(high, until - self.shape.min_horizon_days))
+        first = np.minimum(last, np.maximum(low, city.calendar.first_day + self.shape.min_history_days))
+        return rows, first, last
 
     def _blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """(row, first record) of every window of the published regime; a shorter trajectory gives one window."""

@@ -1,0 +1,236 @@
+"""Preparation: from checked records to an Arrow file with one row a user, in bounded memory and never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from ..spacetime import Calendar, Grid
+from .errors import DataError
+from .files import open_aside
+from .readers import Records, stream_records
+
+USERS_FILE = "users.arrow"
+FORMAT = 2  # of a prepared city; raised when it changes
+RECORDS_A_BUCKET = 4_000_000  # sorted in memory at a time, when a file is not in order
+USERS_A_BATCH = 2000
+logger = logging.getLogger(__name__)
+
+
+def prepare(files: list[Path], grid: Grid, calendar: Calendar, root: Path, progress: bool = False) -> Path:
+    """The folder, under `root`, of the city in these files; prepared if it is not there yet.
+
+    It is found by the content of the files and what they are checked against. Of two processes that ask for one city
+    at once, one prepares it while the other waits. The folder takes its name when all of it is written.
+
+    Raises:
+        DataError: naming file and line of what is wrong.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    name = _fingerprint(files, grid, calendar, root)
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if folder.is_dir():
+            return folder
+        for stale in root.glob(f".{name}-*"):  # of a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        size = sum(file.stat().st_size for file in files)
+        try:
+            with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=not progress) as bar:
+                try:
+                    _write(_users_in_order(files, grid, calendar, bar.update), grid, calendar, aside)
+                except _OutOfOrder as error:
+                    logger.warning("%s is not in the order uid, d, t; it is sorted on disk", error)
+                    bar.reset()
+                    _write(_users_sorted(files, grid, calendar, aside, bar.update), grid, calendar, aside)
+            os.replace(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+class _OutOfOrder(Exception):
+    """The records do not come in the order uid, day, slot; names the file."""
+
+
+class _Users:
+    """Whole users one after another: uid [n], time [n] (slots since the first day) and cell [n] of their records."""
+
+    def __init__(self, uid: np.ndarray, time: np.ndarray, cell: np.ndarray):
+        self.uid, self.time, self.cell = uid, time, cell
+
+
+def _users_in_order(files: list[Path], grid: Grid, calendar: Calendar, progress) -> Iterator[_Users]:
+    """Users of files that are in order, as they are read; the last user of a block may go on in the next."""
+    waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    last_uid, last_time, last_where = -1, -1, ""
+    for records in _stream(files, grid, calendar, progress):
+        time = _time(records, calendar)
+        uid_step = np.diff(records.uid, prepend=last_uid)
+        time_step = np.diff(time, prepend=last_time)
+        same = uid_step == 0
+        if ((uid_step < 0) | (same & (time_step < 0))).any():
+            raise _OutOfOrder(records.path)
+        twice = np.flatnonzero(same & (time_step == 0))
+        if len(twice):
+            row = int(twice[0])
+            before = _where(records, row - 1) if row else last_where
+            raise _twice(before, _where(records, row), records.uid[row], int(time[row]), calendar)
+        last_uid, last_time = int(records.uid[-1]), int(time[-1])
+        last_where = _where(records, len(records) - 1)
+        cut = int(np.searchsorted(records.uid, last_uid))  # the last user of the block may go on
+        columns = (records.uid, time, records.cell)
+        if cut or (waiting and waiting[-1][0][-1] != last_uid):
+            waiting.append(tuple(column[:cut] for column in columns))  # type: ignore[arg-type]
+            yield _Users(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+            waiting = []
+        waiting.append(tuple(column[cut:] for column in columns))  # type: ignore[arg-type]
+    yield _Users(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+
+
+_SPILLED = np.dtype([("uid", np.int64), ("row", np.int64), ("time", np.int32), ("cell", np.int32)])
+
+
+def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress) -> Iterator[_Users]:
+    """Users of files in any order: records are dealt on disk into ranges of uids that fit into memory, then sorted."""
+    blocks: list[tuple[int, Records]] = []  # first row of each block, and an empty copy that knows its file and line
+    rows, counts = 0, []
+    with open(folder / "spilled", "wb") as spilled:
+        for records in _stream(files, grid, calendar, progress):
+            part = np.empty(len(records), _SPILLED)
+            part["uid"], part["time"], part["cell"] = records.uid, _time(records, calendar), records.cell
+            part["row"] = rows + np.arange(len(records))
+            part.tofile(spilled)
+            empty = records.uid[:0]
+            blocks.append((rows, Records(records.path, records.line, empty, empty, empty, empty)))
+            counts.append(np.unique(records.uid, return_counts=True))
+            rows += len(records)
+    uids, index = np.unique(np.concatenate([uid for uid, _ in counts]), return_inverse=True)
+    before = np.cumsum(np.bincount(index, np.concatenate([count for _, count in counts]))) / RECORDS_A_BUCKET
+    bucket_of_uid = before.astype(np.int64)
+    names = [folder / f"bucket{bucket}" for bucket in range(int(bucket_of_uid[-1]) + 1)]
+    everything = np.memmap(folder / "spilled", _SPILLED, "r")
+    for first in range(0, rows, RECORDS_A_BUCKET):
+        part = np.asarray(everything[first : first + RECORDS_A_BUCKET])
+        bucket = bucket_of_uid[np.searchsorted(uids, part["uid"])]
+        for number in np.unique(bucket):
+            with open(names[number], "ab") as file:
+                part[bucket == number].tofile(file)
+    del everything
+    (folder / "spilled").unlink()
+    for name in names:
+        if not name.exists():  # one user fills more than a bucket
+            continue
+        part = np.fromfile(name, _SPILLED)
+        name.unlink()
+        part = part[np.lexsort((part["row"], part["time"], part["uid"]))]
+        twice = np.flatnonzero((np.diff(part["uid"]) == 0) & (np.diff(part["time"]) == 0))
+        if len(twice):
+            one, other = (int(part["row"][i]) for i in (twice[0], twice[0] + 1))
+            where = [_where_of_row(blocks, row) for row in (one, other)]
+            raise _twice(*where, part["uid"][twice[0]], int(part["time"][twice[0]]), calendar)
+        yield _Users(part["uid"], part["time"], part["cell"])
+
+
+def _write(users: Iterator[_Users], grid: Grid, calendar: Calendar, folder: Path) -> None:
+    """Write the Arrow file; the integer types are the smallest that hold the days, slots and cells."""
+    kinds = {
+        "day": np.min_scalar_type(calendar.last_day),
+        "slot": np.min_scalar_type(calendar.num_slots - 1),
+        "cell": np.min_scalar_type(grid.mask_id),
+    }
+    schema = pa.schema(
+        [("uid", pa.int64()), ("records", pa.int32()), ("masked", pa.int32())]
+        + [("first_day", pa.int32()), ("last_day", pa.int32())]
+        + [(name, pa.list_(pa.from_numpy_dtype(kind))) for name, kind in kinds.items()]
+    )
+    with pa.OSFile(str(folder / USERS_FILE), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for some in users:
+            starts = np.flatnonzero(np.diff(some.uid, prepend=some.uid[0] - 1))
+            bounds = np.append(starts, len(some.uid))
+            day, slot = np.divmod(some.time, calendar.num_slots)
+            day += calendar.first_day
+            values = {"day": day, "slot": slot, "cell": some.cell}
+            for first in range(0, len(starts), USERS_A_BATCH):
+                part = bounds[first : first + USERS_A_BATCH + 1]
+                records = slice(part[0], part[-1])
+                masked = np.add.reduceat((some.cell[records] == grid.mask_id).astype(np.int32), part[:-1] - part[0])
+                offsets = pa.array((part - part[0]).astype(np.int32))
+                columns = [
+                    pa.array(some.uid[part[:-1]]),
+                    pa.array(np.diff(part).astype(np.int32)),
+                    pa.array(masked),
+                    pa.array(day[part[:-1]].astype(np.int32)),
+                    pa.array(day[part[1:] - 1].astype(np.int32)),
+                ]
+                columns += [
+                    pa.ListArray.from_arrays(offsets, pa.array(values[name][records].astype(kind)))
+                    for name, kind in kinds.items()
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _stream(files: list[Path], grid: Grid, calendar: Calendar, progress) -> Iterator[Records]:
+    for file in files:
+        yield from stream_records(file, grid, calendar, progress)
+
+
+def _time(records: Records, calendar: Calendar) -> np.ndarray:
+    return (records.day - calendar.first_day) * calendar.num_slots + records.slot
+
+
+def _where(records: Records, row: int) -> str:
+    return f"{records.path}, {'row' if records.path.suffix == '.parquet' else 'line'} {records.line + row}"
+
+
+def _where_of_row(blocks: list[tuple[int, Records]], row: int) -> str:
+    first, block = next(found for found in reversed(blocks) if found[0] <= row)
+    return _where(block, row - first)
+
+
+def _twice(one: str, other: str, uid: int, time: int, calendar: Calendar) -> DataError:
+    day, slot = divmod(time, calendar.num_slots)
+    return DataError(
+        f"{one} and {other}: two records of uid {uid} on day {day + calendar.first_day}, slot {slot}. Keep one of them"
+    )
+
+
+def _fingerprint(files: list[Path], grid: Grid, calendar: Calendar, root: Path) -> str:
+    """Of the content of the files and of what their records are checked against."""
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(grid), asdict(calendar)]).encode())
+    for file in files:
+        digest.update(_digest(file, root).encode())
+    return digest.hexdigest()[:32]
+
+
+def _digest(file: Path, root: Path) -> str:
+    """Of the content; read once, and remembered as long as size and time of the file stay the same."""
+    status = file.stat()
+    state = [status.st_size, status.st_mtime_ns]
+    known = root / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]}.digest"
+    try:
+        remembered = json.loads(known.read_text())
+        if remembered["state"] == state:
+            return remembered["digest"]
+    except (OSError, ValueError, KeyError):
+        pass  # not known yet
+    whole = hashlib.sha256()
+    with open(file, "rb") as content:
+        while block := content.read(1 << 22):
+            whole.update(block)
+    with open_aside(known) as out:
+        json.dump({"state": state, "digest": whole.hexdigest()}, out)
+    return whole.hexdigest()
