@@ -140,8 +140,8 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
         twice = np.flatnonzero((np.diff(part["uid"]) == 0) & (np.diff(part["time"]) == 0))
         if len(twice):
             one, other = (int(part["row"][i]) for i in (twice[0], twice[0] + 1))
-            where = [_where_of_row(blocks, row) for row in (one, other)]
-            raise _twice(*where, part["uid"][twice[0]], int(part["time"][twice[0]]), calendar)
+            uid, time = (int(part[name][twice[0]]) for name in ("uid", "time"))
+            raise _twice(_where_of_row(blocks, one), _where_of_row(blocks, other), uid, time, calendar)
         yield _Users(part["uid"], part["time"], part["cell"])
 
 

@@ -152,8 +152,8 @@ class TrainingWindows(Dataset):
         city, until = self.city, self.split.train_until
         low, high = city.first_days + 1, city.last_days.copy()
         for row in np.flatnonzero(city.last_days >= until):  # the last day that training sees must be looked up
-            seen = self._records_until(row)
-            high[row] = city.trajectory(row).day[seen - 1] if seen else -1
+            seen = self._records_until(int(row))
+            high[row] = city.trajectory(int(row)).day[seen - 1] if seen else -1
         rows = np.flatnonzero(low <= high)
         low, high, until = low[rows], high[rows], until[rows]
         last = np.maximum(low, np.minimum(high, until - self.shape.min_horizon_days))
