@@ -1,6 +1,6 @@
 """Generated cities of 1, 10 and 111 million records: generation, preparation, opening, and the loader.
 
-    python benchmarks/prepare.py --output_dir DIR     # some GB; each city is made, measured and removed
+python benchmarks/prepare.py --output_dir DIR     # some GB; each city is made, measured and removed
 """
 
 import argparse
