@@ -25,7 +25,7 @@ NETWORKS: dict[str, type[PreTrainedModel]] = {
 # Fields of ModelArguments that are not fields of the model's configuration.
 NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_implementation")
 # Fields of a configuration that may change when training goes on from a saved model: no weight depends on them.
-MAY_CHANGE = ("dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
+MAY_CHANGE = ("dropout", "attention_dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
 
 
 @dataclass
@@ -49,7 +49,8 @@ class ModelArguments:
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers (published: hidden_layers)."})
     num_attention_heads: int | None = field(default=None, metadata={"help": "Heads (published: attention_heads)."})
     intermediate_size: int | None = field(default=None, metadata={"help": "Inner width of a dense feed-forward."})
-    dropout: float | None = field(default=None, metadata={"help": "Of embeddings, attention and feed-forwards."})
+    dropout: float | None = field(default=None, metadata={"help": "Of embeddings and feed-forwards."})
+    attention_dropout: float | None = field(default=None, metadata={"help": "Of attention weights; slow on a CPU."})
     max_seq_length: int | None = field(default=None, metadata={"help": "Longest sequence (records) of a window."})
     num_experts: int | None = field(default=None, metadata={"help": "Experts of a sparse layer; 0: dense network."})
     num_experts_per_tok: int | None = field(default=None, metadata={"help": "Experts that a record is sent to."})

@@ -20,7 +20,9 @@ class STMoEBertConfig(PreTrainedConfig):
             embeddings of day, slot, weekday and day off, by their published names. A width of 0 leaves one out.
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the encoder (the published names
             `hidden_layers` and `attention_heads` are accepted).
-        dropout: of embeddings, attention and feed-forwards.
+        dropout: of embeddings and feed-forwards.
+        attention_dropout: of attention weights. Above 0 there is no fused attention on a CPU, and training takes twice
+            the time.
         max_seq_length: the longest sequence (history and asked-for records) that is accepted.
         num_experts: experts of a sparse layer; 0 makes every feed-forward dense.
         num_experts_per_tok: experts that a record is sent to.
@@ -73,6 +75,7 @@ class STMoEBertConfig(PreTrainedConfig):
     intermediate_size: int = 512
     hidden_act: str = "gelu"
     dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_seq_length: int = 4096
@@ -124,8 +127,11 @@ class STMoEBertConfig(PreTrainedConfig):
             problems.append("sparse_layers needs num_experts above 0")
         if not (self.history_head or self.cell_head):
             problems.append("history_head and cell_head are both off; one of them must give the cells")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout is {self.dropout}; it must lie in 0..1")
+        problems += [
+            f"{name} is {getattr(self, name)}; it must lie in 0..1"
+            for name in ("dropout", "attention_dropout")
+            if not 0 <= getattr(self, name) < 1
+        ]
         if problems:
             raise ValueError("this configuration cannot work: " + "; ".join(problems))
 
@@ -150,7 +156,7 @@ class STMoEBertConfig(PreTrainedConfig):
 
     @property
     def attention_probs_dropout_prob(self) -> float:
-        return self.dropout
+        return self.attention_dropout
 
     @property
     def is_decoder(self) -> bool:

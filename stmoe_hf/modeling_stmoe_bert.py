@@ -597,6 +597,13 @@ class STMoEBertSpread(nn.Module):
         table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
         return F.embedding(index, table[:, None])[..., 0] - self.log_inside(kernel, from_cell)[:, None, :]
 
+    def reached(self, cells: Tensor) -> Tensor:
+        """The cells of the grid, ascending, to which records in `cells` spread."""
+        step = torch.arange(-self.radius, self.radius + 1, device=cells.device)
+        x, y = cells[:, None] % self.width + step, cells[:, None] // self.width + step
+        inside = ((x >= 0) & (x < self.width))[:, None, :] & ((y >= 0) & (y < self.height))[:, :, None]
+        return (y[:, :, None] * self.width + x[:, None, :])[inside].unique()
+
     def forward(self, maps: Tensor) -> Tensor:
         """Probabilities [B, Q, C] of the records' own cells -> of the cells that they spread to."""
         kernel = self.kernel()
@@ -776,21 +783,48 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         rows = []
         for row in range(len(states)):
             part = slice(row, row + 1)
-            row_gate = None if gate is None else (gate[0][part], gate[1][part])
-            row_history = None if history is None else history[part]
-            row_inputs = None if inputs is None else inputs[part]
-            logits = self._all_logits(states[part], row_history, row_gate, row_inputs)[0]  # [Q, C]
-            mass = logits.exp().mul(exists[row, :, None]).sum(0)
-            best = mass.topk(min(num_candidates, len(mass))).indices
-            if row_history is not None:
-                cells = inputs[row, torch.isfinite(row_history[0]).any(0), CELL]
-                best = torch.cat([best, cells])
-            cells = best.unique()
-            rows.append((logits[:, cells], cells))
+            row_gate = None if gate is None else (gate[0][row], gate[1][row])
+            row_history = None if history is None else history[row]
+            cells = None if inputs is None else inputs[row, :, CELL]
+            rows.append(self._candidates_of(states[part], row_history, row_gate, cells, exists[row], num_candidates))
         width = max((len(cells) for _, cells in rows), default=0)
         logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
         candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
         return logits, candidates
+
+    def _candidates_of(self, states, history, gate, cells, exists, num_candidates) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [Q, K] and candidates [K] of one row; states [1, Q, H], history [Q, T], cells [T].
+
+        Without a cell head the maps are never built: a history reaches few cells, and all others are alike.
+        """
+        config = self.config
+        everywhere = None if self.cell_head is None else self.cell_head(states)[0]  # [Q, C]
+        has_history = history is not None and bool(torch.isfinite(history).any())
+        count = min(num_candidates, config.num_cells)
+        if not has_history:
+            if everywhere is None:
+                everywhere = states.new_full((states.shape[1], config.num_cells), -math.log(config.num_cells))
+            best = everywhere.exp().mul(exists[:, None]).sum(0).topk(count).indices.sort().values
+            return everywhere[:, best].float(), best
+        seen = torch.isfinite(history).any(0)
+        own, index = cells[seen].unique(return_inverse=True)
+        from_own = history.new_zeros(len(history), len(own)).index_add_(1, index, history[:, seen].exp())  # [Q, own]
+        reached = own if self.spread is None else self.spread.reached(own)
+        share = (
+            None if self.spread is None else self.spread.between(reached[None], own[None])[0].exp()
+        )  # [reached, own]
+        from_history = from_own if share is None else from_own @ share.t()  # [Q, reached]
+        to_history, to_all = gate[0].exp()[:, None], gate[1].exp()[:, None]
+        weight = exists[:, None].to(from_history.dtype)
+        mass = from_history.new_zeros(config.num_cells)
+        if everywhere is not None:
+            mass = (everywhere.exp() * to_all * weight).sum(0)
+        mass = mass.index_add(0, reached, (from_history * to_history * weight).sum(0))
+        best = torch.cat([own, mass.topk(count).indices]).unique()
+        known = torch.searchsorted(reached, best).clamp(max=len(reached) - 1)
+        chosen = from_history[:, known] * (reached[known] == best)
+        uniform = 1 / config.num_cells if everywhere is None else everywhere[:, best].exp()
+        return (to_history * chosen + to_all * uniform).log(), best
 
 
 def _circular_distance(difference: Tensor, period: int) -> Tensor:
