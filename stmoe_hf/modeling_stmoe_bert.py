@@ -535,7 +535,7 @@ class STMoEBertHistoryHead(nn.Module):
             bucket = torch.arange(self.num_days, device=days.device).clamp(min=1).log2().mul(2).round().long()
             index = (q[..., SLOT] * self.num_slots + h[..., SLOT]) * self.num_day_buckets + bucket[days]
             table = self.relation(self._relation_features().to(self.relation[0].weight.dtype))
-            scores = scores + F.embedding(index * KINDS_OF_DAY + kind, table.reshape(-1, 1))[..., 0]
+            scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
         if self.query is not None:
             states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
             content = self.query(states) @ self.key(hidden).transpose(1, 2) / math.sqrt(self.key.out_features)
@@ -595,7 +595,7 @@ class STMoEBertSpread(nn.Module):
         inside = (dx >= 0) & (dx < size) & (dy >= 0) & (dy < size)
         index = torch.where(inside, dy * size + dx, size * size)
         table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
-        return F.embedding(index, table[:, None])[..., 0] - self.log_inside(kernel, from_cell)[:, None, :]
+        return _look_up(table, index) - self.log_inside(kernel, from_cell)[:, None, :]
 
     def reached(self, cells: Tensor) -> Tensor:
         """The cells of the grid, ascending, to which records in `cells` spread."""
@@ -825,6 +825,11 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         chosen = from_history[:, known] * (reached[known] == best)
         uniform = 1 / config.num_cells if everywhere is None else everywhere[:, best].exp()
         return (to_history * chosen + to_all * uniform).log(), best
+
+
+def _look_up(table: Tensor, index: Tensor) -> Tensor:
+    """Single numbers of a table, shaped as `index`; the gradient of `F.embedding` takes 25 times as long here."""
+    return table.flatten().index_select(0, index.flatten()).view(index.shape)
 
 
 def _circular_distance(difference: Tensor, period: int) -> Tensor:
