@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, PreTrainedModel, TrainingArguments
 
-from .data.windows import WindowShape
+from .data.windows import WindowShape, refuse_fraction
 from .decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
 from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from .modeling_stmoe_bert import STMoEBertForMobility
@@ -151,6 +151,9 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         self.window_shape()
+        refuse_fraction(self.eval_fraction)
+        if self.max_users is not None and self.max_users < 1:
+            raise ValueError(f"max_users is {self.max_users}; a trial needs at least 1")
 
     def window_shape(self) -> WindowShape:
         return WindowShape(
@@ -164,7 +167,12 @@ class DataArguments:
 
 
 # What the field wants where transformers' default would not do.
-LOWER_IS_BETTER = ("dtw", "nll", "loss")
+LOWER_IS_BETTER = ("dtw", "nll")
+# What evaluation measures, and the best checkpoint may be chosen by.
+METRICS = (
+    *("humob2024_geobleu", "humob2024_dtw", "humob2025_geobleu", "humob2025_dtw"),
+    *("accuracy", "nll"),
+)
 
 
 @dataclass
@@ -214,6 +222,9 @@ class RunArguments(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
         if self.eval_users <= 0:
             self.eval_strategy, self.load_best_model_at_end, self.metric_for_best_model = "no", False, None
+        metric = self.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in METRICS:
+            raise ValueError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(METRICS)}")
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith(LOWER_IS_BETTER)
         super().__post_init__()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,18 @@ from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
 from .data.errors import DataError
 from .data.files import open_aside
-from .data.windows import JointWindows, PredictionWindows, Split, TrainingWindows, draw, split_users
+from .data.windows import (
+    JointWindows,
+    PredictionWindows,
+    Split,
+    TrainingWindows,
+    WindowShape,
+    draw,
+    refuse_cut_day,
+    split_users,
+)
 from .processing_stmoe_bert import MobilityProcessor
+from .spacetime import Calendar, Grid
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
 
 logger = logging.getLogger(__name__)
@@ -57,8 +68,14 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     """
     folder = Path(args.output_dir or "")
     checkpoint = _checkpoint_to_resume(folder, args)
-    config = _refuse_impossible(model_args)
+    config = _refuse_impossible(model_args, data_args, args)
     set_seed(args.seed)
+
+    def check(grid: Grid, calendar: Calendar) -> None:
+        if model_args.model_path is not None:
+            MobilityProcessor.for_data(grid, calendar).refuse_other_model(config)
+        if data_args.cut_day is not None:
+            refuse_cut_day(data_args.cut_day, calendar)
 
     with args.main_process_first(desc="preparing the city"):
         city = open_city(
@@ -68,16 +85,16 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             edition=data_args.edition,
             cache_dir=data_args.cache_dir,
             progress=not args.disable_tqdm,
+            check=check,
         )
         others = _other_cities(city, data_args)
     if data_args.max_users is not None:
         city = city.select(np.arange(min(data_args.max_users, len(city))))
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
-    if config is not None:
-        processor.refuse_other_model(config)
     cut_day = city.edition.cut_day if data_args.cut_day is None else data_args.cut_day
     split = split_users(city, cut_day, data_args.eval_fraction, args.seed)
     shape = data_args.window_shape()
+    _refuse_long_trajectories([city, *others], shape, config.max_seq_length)
 
     test = PredictionWindows(city, split.held_out, cut_day, shape, processor)
     asked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True)
@@ -100,6 +117,9 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     )
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
+        if args.overwrite and not args.resume:  # or --resume would take an old checkpoint for one of this run
+            for path in _checkpoints(folder):
+                shutil.rmtree(path)
         _write_json(folder / "run.json", _record_of_run(model_args, data_args, args, city, split))
     results: dict[str, Any] = {}
     if args.num_train_epochs > 0 and args.max_steps != 0:
@@ -145,7 +165,7 @@ def _other_cities(city: City, data_args: DataArguments) -> list[City]:
 
 def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
     """The last whole checkpoint if a run is to go on; refuses to run over an earlier one unasked."""
-    checkpoints = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    checkpoints = _checkpoints(folder)
     if args.resume:
         checkpoints.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
         for path in checkpoints:
@@ -166,16 +186,43 @@ def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
     return None
 
 
-def _refuse_impossible(model_args: ModelArguments) -> Any:
-    """The configuration of the model to go on from, if any; raises before data is read if one cannot work."""
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+
+
+def _refuse_impossible(model_args: ModelArguments, data_args: DataArguments, args: RunArguments) -> Any:
+    """The configuration of the model, saved or new; raises before data is read if something cannot work."""
     if model_args.model_path is None:
-        model_args.config()
-        return None
-    if not Path(model_args.model_path).exists() and model_args.model_path.count("/") != 1:
-        raise ValueError(f"there is no model at {model_args.model_path}")
-    config = AutoConfig.from_pretrained(model_args.model_path)
-    model_args.refuse_other_sizes(config)
+        config = model_args.config()
+    else:
+        if not Path(model_args.model_path).exists() and model_args.model_path.count("/") != 1:
+            raise ValueError(f"there is no model at {model_args.model_path}")
+        config = AutoConfig.from_pretrained(model_args.model_path)
+        model_args.refuse_other_sizes(config)
+    if args.decoder == "day" and not getattr(config, "history_head", False):
+        raise ValueError("the decoder `day` needs a network with a history head; choose another --decoder")
+    shape = data_args.window_shape()
+    if shape.input_seq_length and shape.predict_seq_length:
+        length = shape.input_seq_length + shape.predict_seq_length
+        if length > config.max_seq_length:
+            raise ValueError(
+                f"windows of {shape.input_seq_length} + {shape.predict_seq_length} records are longer than"
+                f" max_seq_length {config.max_seq_length}"
+            )
     return config
+
+
+def _refuse_long_trajectories(cities: list[City], shape: WindowShape, most: int) -> None:
+    """Raise ValueError if somebody has more records than the network takes, where windows are as long as people."""
+    if shape.input_seq_length:
+        return
+    for city in cities:
+        row = int(city.lengths.argmax())
+        if city.lengths[row] > most:
+            raise ValueError(
+                f"uid {city.uids[row]} of city {city.name} has {city.lengths[row]} records; the network takes {most}."
+                " Raise --max_seq_length, or shorten the history with --input_seq_length"
+            )
 
 
 def _model(model_args: ModelArguments, city: City, args: RunArguments) -> PreTrainedModel:
@@ -231,6 +278,8 @@ def _say_split(city: City, split: Split, train, validation, test, asked) -> None
     skipped = len(test.without_horizon) + len(asked.without_horizon)
     if skipped:
         logger.warning("%d of the users to predict have no record in the horizon and are left out", skipped)
+    for windows in (test, asked):
+        windows.warn_of_the_unknown()
 
 
 def _record_of_run(model_args, data_args, args, city: City, split: Split) -> dict[str, Any]:

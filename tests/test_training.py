@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from stmoe_hf.baselines import BASELINES
 from stmoe_hf.training import main, run
 
 from .people import people, write_city
+from .test_modeling_stmoe_bert import small_model
 
 SIZES = (
     "--hidden_size 16 --num_hidden_layers 2 --num_attention_heads 2 --intermediate_size 32 --num_experts 4"
@@ -120,6 +122,56 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, data, tmp_path):
     }
 
 
+KILLED = """
+import os, resource, signal, sys
+from stmoe_hf.trainer import MobilityTrainer
+from stmoe_hf.training import main
+how, argv = sys.argv[1], sys.argv[2:]
+save = MobilityTrainer._save_optimizer_and_scheduler
+def save_and_die(self, folder):
+    if self.state.global_step > 3:
+        if how == "kill":  # in the middle of the second checkpoint, as nobody can foresee
+            os.kill(os.getpid(), signal.SIGKILL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as a full disk does: writing fails half-way
+    save(self, folder)
+MobilityTrainer._save_optimizer_and_scheduler = save_and_die
+sys.exit(main(argv))
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "full disk"])
+def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, tmp_path, how):
+    folder = tmp_path / "cityB"
+    options = ("--num_train_epochs", "3", "--eval_fraction", "0.4", "--save_total_limit", "5")
+    command = [sys.executable, "-c", KILLED, how, *arguments(data, folder, *options)]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    first = sorted(finished.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
+    if how == "kill":
+        assert done.returncode == -signal.SIGKILL
+    else:
+        assert done.returncode == 1
+        assert "could not be written" in done.stderr and "go on with --resume" in done.stderr
+        assert [path.name for path in folder.glob("checkpoint-*")] == [first.name]
+    assert not (folder / "all_results.json").exists()
+    train(data, folder, *options, "--resume")
+    for name, tensor in weights(finished).items():
+        assert torch.allclose(weights(folder)[name], tensor, atol=1e-6), name
+
+
+def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, data, tmp_path):
+    folder = tmp_path / "cityB"
+    shutil.copytree(finished, folder)
+    train(data, folder, "--max_steps", "1", "--save_strategy", "no", "--eval_users", "0", "--overwrite")
+    assert not list(folder.glob("checkpoint-*"))
+
+
 def test_an_earlier_run_is_not_overwritten_unasked(finished, data):
     before = weights(finished)
     with pytest.raises(ValueError, match=r"holds an earlier run: give --resume .* --overwrite"):
@@ -189,6 +241,41 @@ def test_what_cannot_work_is_refused_before_data_is_read(tmp_path, capsys):
     assert "there is no model at" in capsys.readouterr().err
     assert main(arguments(nowhere, tmp_path / "run")) == 1
     assert "nowhere" in capsys.readouterr().err
+    for options, said in (
+        (["--num_experts_per_tok", "9"], "num_experts_per_tok 9 must lie in 1..num_experts = 4"),
+        (
+            ["--history_head", "false", "--cell_head", "true", "--decoder", "day"],
+            "needs a network with a history head",
+        ),
+        (["--metric_for_best_model", "geobleu"], "metric_for_best_model is 'geobleu'; it must be one of humob2024_"),
+        (["--eval_fraction", "1.5"], "eval_fraction is 1.5"),
+        (["--max_users", "0"], "max_users is 0"),
+        (
+            "--input_seq_length 40 --predict_seq_length 10 --max_seq_length 49".split(),
+            "windows of 40 + 10 records are longer than max_seq_length 49",
+        ),
+    ):
+        assert main(arguments(nowhere, tmp_path / "run", *options)) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_grid_and_an_impossible_cut_are_refused_before_a_record_is_read(tmp_path, capsys):
+    (tmp_path / "cityB_challengedata.csv").write_text("this would be refused if it were read\n")
+    small_model().save_pretrained(tmp_path / "model")
+    options = arguments(tmp_path, tmp_path / "run", "--cut_day", "75")
+    assert main(options) == 1
+    assert "cut_day 75 leaves no history or no horizon in the days 0..74" in capsys.readouterr().err
+    common = ["--city", "B", "--data_dir", str(tmp_path), "--use_cpu", "true", "--output_dir", str(tmp_path / "run")]
+    assert main([*common, "--model_path", str(tmp_path / "model")]) == 1
+    assert "grid_width is 200 in the data and 12 in the model" in capsys.readouterr().err
+
+
+def test_people_with_more_records_than_the_network_takes_are_named_before_training(data, tmp_path, capsys):
+    assert main(arguments(data, tmp_path / "run", "--max_seq_length", "100")) == 1
+    most = people(masked=2)["uid"].value_counts()
+    said = capsys.readouterr().err
+    assert f"uid {most.index[0]} of city B has {most.iloc[0]} records; the network takes 100" in said
     assert not (tmp_path / "run").exists()
 
 
