@@ -123,13 +123,22 @@ def test_properties(edition):
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_the_matrices_are_the_scores_of_the_pairs(edition):
     random = np.random.default_rng(3)
-    ours, theirs = random.integers(1, 30, (5, 12, 2)), random.integers(1, 30, (7, 12, 2))
-    found, km = geobleu_matrix(ours, theirs, edition), dtw_matrix(ours, theirs, edition)
-    assert found.shape == km.shape == (5, 7)
-    for i in range(5):
-        for j in range(7):
-            assert found[i, j] == geobleu(ours[i], theirs[j], edition)
-            assert km[i, j] == dtw(ours[i], theirs[j], edition)
+    lengths = random.integers(1, 20, 30)
+    ragged = [random.integers(1, 30, (n, 2)) for n in lengths]
+    for ours, theirs in (
+        (random.integers(1, 30, (5, 12, 2)), random.integers(1, 30, (7, 12, 2))),
+        (ragged[:20], ragged[20:]),  # more pairs than one thread takes
+    ):
+        found, km = geobleu_matrix(ours, theirs, edition), dtw_matrix(ours, theirs, edition)
+        assert found.shape == km.shape == (len(ours), len(theirs))
+        for i in range(len(ours)):
+            for j in range(len(theirs)):
+                assert found[i, j] == geobleu(ours[i], theirs[j], edition)
+                assert km[i, j] == dtw(ours[i], theirs[j], edition)
+    with pytest.raises(ValueError, match="no generated day"):
+        geobleu_matrix([], theirs, edition)
+    with pytest.raises(ValueError, match=r"must be \[n, 2\] cells"):
+        dtw_matrix([[[1, 1]], []], theirs, edition)
 
 
 def records(users=3, seed=0):
@@ -177,9 +186,11 @@ def test_tables_arrays_and_any_order_give_the_same():
         (lambda p, t: (p, t[t["uid"] > 0]), "has 10 records that the reference lacks"),
         (lambda p, t: (pd.concat([p, p[:2]]), t), "the prediction has 2 records twice"),
         (lambda p, t: (p, pd.concat([t, t[:1]])), "the reference has 1 records twice"),
-        (lambda p, t: (p, t.assign(x=999, y=999)), "30 records of the reference are masked"),
+        (lambda p, t: (p, t.assign(x=999, y=999)), r"30 records of the reference are masked, first .* \[\(0, 60"),
+        (lambda p, t: (p, t.assign(y=999)), "30 records of the reference are masked"),
         (lambda p, t: (p.assign(x=p["x"] + 0.5), t), "column x of the prediction holds 30 values that are no whole"),
-        (lambda p, t: (p.assign(y=np.nan), t), "no whole numbers, first nan"),
+        (lambda p, t: (p.assign(y=np.nan), t), r"no whole numbers, first nan at \(uid, d, t\) \(0, 60"),
+        (lambda p, t: (p.assign(d=np.nan), t), "column d of .* no whole numbers, first nan at row 0"),
         (lambda p, t: (p.assign(y="a"), t), "no numbers"),
         (lambda p, t: (p[:0], t), "the prediction holds no record"),
         (lambda p, t: (p.drop(columns="t"), t), r"lacks the columns \['t'\]"),

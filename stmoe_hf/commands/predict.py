@@ -102,4 +102,5 @@ def _settings(args: argparse.Namespace) -> PredictionSettings:
         run |= values["data"] | values["training"]
     names = ("decoder", "distance_weight", "num_candidates", "input_seq_length", "predict_seq_length")
     given = {name: getattr(args, name, None) for name in names}
-    return PredictionSettings(**{name: run.get(name) if given[name] is None else given[name] for name in names})
+    chosen: dict[str, Any] = {name: run.get(name) if given[name] is None else given[name] for name in names}
+    return PredictionSettings(**chosen)

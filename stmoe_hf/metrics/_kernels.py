@@ -117,6 +117,30 @@ def dtw_day(generated, reference, cell_km, open_start):
 
 
 @njit(cache=True, nogil=True)
+def geobleu_rows(a, a_bounds, b, b_bounds, order, beta, by_generated, table, scores):
+    """Fill `scores` [A, R] with GEO-BLEU of the A candidates in `a` against the R references in `b`.
+
+    Args:
+        a, b: [n, 2] and [m, 2] int64 cells of all candidates and of all references, one after another.
+        a_bounds, b_bounds: [A + 1] and [R + 1]; candidate i has the cells a_bounds[i] to a_bounds[i + 1].
+    """
+    for i in range(len(scores)):
+        ours = a[a_bounds[i] : a_bounds[i + 1]]
+        for j in range(scores.shape[1]):
+            theirs = b[b_bounds[j] : b_bounds[j + 1]]
+            scores[i, j] = geobleu_day(ours, theirs, order, beta, by_generated, table)
+
+
+@njit(cache=True, nogil=True)
+def dtw_rows(a, a_bounds, b, b_bounds, cell_km, open_start, scores):
+    """As `geobleu_rows`, with DTW in km."""
+    for i in range(len(scores)):
+        ours = a[a_bounds[i] : a_bounds[i + 1]]
+        for j in range(scores.shape[1]):
+            scores[i, j] = dtw_day(ours, b[b_bounds[j] : b_bounds[j + 1]], cell_km, open_start)
+
+
+@njit(cache=True, nogil=True)
 def score_days(a, b, bounds, order, beta, by_generated, table, cell_km, open_start, geobleu, dtw):
     """Fill `geobleu` and `dtw` [days] for the days whose records lie between consecutive `bounds` of a and b."""
     for day in range(len(bounds) - 1):
