@@ -28,6 +28,19 @@ NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_imp
 MAY_CHANGE = ("dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
 
 
+def refuse_missing_model(model: str) -> None:
+    """Raise ValueError if this is neither the folder of a saved model nor a name that the Hub may know.
+
+    Otherwise a path with a typing error would be looked for on the Hub, for half a minute where there is no network.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the folder {model} holds no saved model: it has no config.json")
+    elif model.count("/") != 1 or folder.parent.is_dir() or model.startswith((".", "~", "runs/")):
+        raise ValueError(f"there is no model at {model}")
+
+
 @dataclass
 class ModelArguments:
     """The model: a new one of the given sizes, or a saved one to go on from. Unset sizes keep their defaults."""

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedModel, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from .arguments import DataArguments, ModelArguments, RunArguments, parse_arguments, refuse_missing_model
 from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
 from .data.errors import DataError
@@ -195,8 +195,7 @@ def _refuse_impossible(model_args: ModelArguments, data_args: DataArguments, arg
     if model_args.model_path is None:
         config = model_args.config()
     else:
-        if not Path(model_args.model_path).exists() and model_args.model_path.count("/") != 1:
-            raise ValueError(f"there is no model at {model_args.model_path}")
+        refuse_missing_model(model_args.model_path)
         config = AutoConfig.from_pretrained(model_args.model_path)
         model_args.refuse_other_sizes(config)
     if args.decoder == "day" and not getattr(config, "history_head", False):

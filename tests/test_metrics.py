@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,8 +230,30 @@ def test_the_score_command_ends_with_one_json_object(tmp_path, capsys):
     assert main(["score", *options, "--edition", "humob2025", "--per_user", str(tmp_path / "u.csv")]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out.splitlines()[-1]) == score(truth.assign(x=3), truth, "humob2025").to_dict()
-    assert "30 records of the reference lie on days that were not predicted" in captured.err
+    assert "30 records of the reference are left out: they lie outside the predicted days 60..61" in captured.err
     assert pd.read_csv(tmp_path / "u.csv")["uid"].tolist() == [0, 1, 2]
+
+
+def test_users_that_were_not_predicted_are_refused_or_left_out_on_request(tmp_path, capsys):
+    truth = records()
+    truth[truth["uid"] == 1].to_csv(tmp_path / "p.csv", index=False)
+    truth.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--prediction", str(tmp_path / "p.csv"), "--reference", str(tmp_path / "t.csv")]
+    assert main(["score", *options, "--edition", "humob2024"]) == 1
+    assert "2 users of the reference were not predicted; --only_predicted" in capsys.readouterr().err
+    assert main(["score", *options, "--edition", "humob2024", "--only_predicted"]) == 0
+    captured = capsys.readouterr()
+    assert "2 users of the reference are left out" in captured.err
+    assert json.loads(captured.out.splitlines()[-1])["users"] == 1
+
+
+def test_a_bar_is_shown_where_scoring_takes_longer_than_two_seconds(capsys, monkeypatch):
+    truth = records()
+    score(truth, truth, "humob2024", progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.modules["stmoe_hf.metrics.score"], "SECONDS_WITHOUT_BAR", 0)
+    score(truth, truth, "humob2024", progress=True)
+    assert "days" in capsys.readouterr().err
 
 
 def test_the_metric_of_evaluate_gives_the_same(tmp_path):

@@ -239,6 +239,10 @@ def test_what_cannot_work_is_refused_before_data_is_read(tmp_path, capsys):
     assert "hidden_size 16 cannot be shared" in capsys.readouterr().err
     assert main(arguments(nowhere, tmp_path / "run", "--model_path", str(nowhere))) == 1
     assert "there is no model at" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for path, said in (("runs/typo", "there is no model at runs/typo"), (tmp_path / "empty", "has no config.json")):
+        assert main(arguments(nowhere, tmp_path / "run", "--model_path", str(path))) == 1
+        assert said in capsys.readouterr().err
     assert main(arguments(nowhere, tmp_path / "run")) == 1
     assert "nowhere" in capsys.readouterr().err
     for options, said in (

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel
 
+from ..arguments import refuse_missing_model
 from ..data.city import open_city
 from ..data.errors import DataError
 from ..data.files import open_aside
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder {output.parent} for --output does not exist")
+    refuse_missing_model(args.model)
     settings = _settings(args)
     config = AutoConfig.from_pretrained(args.model)
 
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     for windows in parts:
         windows.warn_of_the_unknown()
     count = 0
-    with open_aside(output) as file, tqdm(total=sum(map(len, parts)), unit="users") as bar:
+    with open_aside(output) as file, tqdm(total=sum(map(len, parts)), desc="predicting", unit="users") as bar:
         file.write("uid,d,t,x,y\n")
         for windows in parts:
             for records in predict_windows(model, windows, processor, settings, args.batch_size):
