@@ -24,7 +24,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .arguments import DataArguments, ModelArguments, RunArguments, parse_arguments, refuse_missing_model
 from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
-from .data.errors import DataError
 from .data.files import open_aside
 from .data.windows import (
     JointWindows,
@@ -243,21 +242,26 @@ def _validation(
     city: City, split: Split, args: RunArguments, shape: Any, processor: MobilityProcessor
 ) -> tuple[PredictionWindows | None, Split]:
     """Some users' last days before the cut, kept from training, to choose a checkpoint without the held-out days."""
+    if args.eval_strategy == "no":
+        return None, split
     count = min(args.eval_users, len(city) // 5)
     cut = split.cut_day - shape.horizon_days
-    if args.eval_strategy == "no" or count < 1 or cut <= city.calendar.first_day:
-        if args.eval_strategy != "no":
-            logger.warning("the city is too small to evaluate during training; the last checkpoint is kept")
-            args.eval_strategy, args.load_best_model_at_end, args.metric_for_best_model = "no", False, None
-        return None, split
     order = np.argsort(draw(args.seed, 1, city.uids), kind="stable")
     rows = np.sort(order[:count])
-    windows = PredictionWindows(city, rows, cut, shape, processor)
-    train_until = split.train_until.copy()
-    train_until[rows] = cut
-    if not len(windows):
-        raise DataError(f"none of the {count} users for evaluation has records on the days {cut}..{split.cut_day - 1}")
-    return windows, replace(split, train_until=train_until)
+    if cut > city.calendar.first_day:
+        windows = PredictionWindows(city, rows, cut, shape, processor)
+        if len(windows):
+            train_until = split.train_until.copy()
+            train_until[rows] = cut
+            return windows, replace(split, train_until=train_until)
+    logger.warning(
+        "the city is too small to evaluate during training (a fifth of its users, on the days %d..%d); the last"
+        " checkpoint is kept",
+        cut,
+        split.cut_day - 1,
+    )
+    args.eval_strategy, args.load_best_model_at_end, args.metric_for_best_model = "no", False, None
+    return None, split
 
 
 def _say_split(city: City, split: Split, train, validation, test, asked) -> None:
@@ -277,6 +281,8 @@ def _say_split(city: City, split: Split, train, validation, test, asked) -> None
     skipped = len(test.without_horizon) + len(asked.without_horizon)
     if skipped:
         logger.warning("%d of the users to predict have no record in the horizon and are left out", skipped)
+    if not len(test) + len(asked):
+        logger.warning("nobody is held out or masked: the model is trained and saved, and nothing is predicted")
     for windows in (test, asked):
         windows.warn_of_the_unknown()
 

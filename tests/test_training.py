@@ -122,6 +122,39 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, data, tmp_path):
     }
 
 
+ONE_RECORD = people().groupby("uid").head(1)
+NO_HISTORY = people().query("uid != 3 or d >= 60")
+
+
+@pytest.mark.parametrize(
+    "table, options, said, users",
+    [
+        (people(days=50), [], "nobody is held out or masked", None),
+        (people(users=6, masked=6), [], "", None),
+        (people(users=1), [], "too small to evaluate during training", 1),
+        (NO_HISTORY, ["--eval_fraction", "1"], "1 of the users to predict, first uid 3, have no earlier record", 12),
+        (people(), ["--cut_day", "1"], "too small to evaluate during training", 1),
+        (people(), ["--eval_fraction", "0"], "nobody is held out or masked", None),
+    ],
+    ids=["no horizon", "all masked", "one user", "no history", "one day of history", "nobody held out"],
+)
+def test_small_cities_are_trained_on_and_what_is_missing_is_said(tmp_path, caplog, table, options, said, users):
+    table.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    with caplog.at_level("WARNING"):
+        results = train(tmp_path, tmp_path / "run", "--max_steps", "1", *options)
+    assert said in caplog.text
+    assert results.get("test_users") == users
+    asked = (table["x"] == 999).any() or users is not None
+    assert (tmp_path / "run" / "predictions.csv.gz").exists() == asked
+
+
+def test_a_city_that_cannot_be_trained_on_is_refused(tmp_path, capsys):
+    ONE_RECORD.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    assert main(arguments(tmp_path, tmp_path / "run")) == 1
+    assert "city B has no user to train on: training needs users with records on two days" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 KILLED = """
 import os, resource, signal, sys
 from stmoe_hf.trainer import MobilityTrainer
