@@ -15,8 +15,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
-from stmoe_hf.arguments import parse_arguments
+from stmoe_hf.arguments import RunArguments, parse_arguments
 from stmoe_hf.baselines import BASELINES
+from stmoe_hf.prediction import PredictionSettings
+from stmoe_hf.processing_stmoe_bert import MobilityProcessor
+from stmoe_hf.trainer import MobilityTrainer
 from stmoe_hf.training import main, run
 
 from .people import people, write_city
@@ -91,6 +94,22 @@ def test_training_logs_the_load_of_the_experts_and_both_learning_rates(finished)
     assert any("eval_humob2024_geobleu" in entry for entry in history)
 
 
+def test_a_router_that_collapses_is_said(tmp_path, caplog):
+    model = small_model()  # 4 experts, 2 for each record
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, eval_users=0)
+    trainer = MobilityTrainer(
+        model=model, args=args, processor=MobilityProcessor(12, 10), settings=PredictionSettings()
+    )
+    for loads, in_use in (([[0.25, 0.25, 0.25, 0.25]] * 2, 4.0), ([[0.25] * 4, [0.5, 0.5, 0.0, 0.0]], 2.0)):
+        assert "collapsed" not in caplog.text
+        trainer._expert_loads, trainer._aux_losses = [torch.tensor(loads)] * 3, [torch.tensor(2.0)] * 3
+        log = trainer._expert_log()
+        assert log["experts_in_use"] == pytest.approx(in_use, abs=1e-3)
+        assert log["router_aux_loss"] == pytest.approx(2.0)
+    assert "the router has collapsed: in one layer nearly all records go to the same 2 of 4 experts" in caplog.text
+    assert (log["expert_load_max"], log["expert_load_min"]) == (0.5, 0.0)
+
+
 def test_the_cell_embedding_has_a_learning_rate_of_its_own(data, tmp_path):
     common = ("--max_steps", "1", "--eval_users", "0", "--eval_fraction", "0", "--warmup_steps", "0")
     train(data, tmp_path / "still", *common, "--location_embedding_lr", "0")
@@ -135,8 +154,9 @@ NO_HISTORY = people().query("uid != 3 or d >= 60")
         (NO_HISTORY, ["--eval_fraction", "1"], "1 of the users to predict, first uid 3, have no earlier record", 12),
         (people(), ["--cut_day", "1"], "too small to evaluate during training", 1),
         (people(), ["--eval_fraction", "0"], "nobody is held out or masked", None),
+        (people(), ["--max_users", "3", "--eval_fraction", "0.7"], "too small to evaluate during training", 2),
     ],
-    ids=["no horizon", "all masked", "one user", "no history", "one day of history", "nobody held out"],
+    ids=["no horizon", "all masked", "one user", "no history", "one day of history", "nobody held out", "max_users"],
 )
 def test_small_cities_are_trained_on_and_what_is_missing_is_said(tmp_path, caplog, table, options, said, users):
     table.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)

@@ -1,9 +1,8 @@
 """Compiled kernels of the metrics: GEO-BLEU and DTW of one day after another.
 
-What a day of n records costs: GEO-BLEU n^2 products an order, and a matching that looks at each row about twice, so
-O(n^2) as well, where sorting all pairs takes O(n^2 log n) and far more time; each product extends the one of the order
-before. The proximity of two cells depends on dx^2 + dy^2 alone and is looked up. DTW is n^2 steps, each of which waits
-for the one before it; less would need a bound on the warping, which the metric does not have.
+What a day of n records costs (docs/metrics.md says why not less): GEO-BLEU n^2 products an order, each of which extends
+one of the order before, and a matching of n^2 steps and n more for each second look at a row, where sorting all pairs
+takes O(n^2 log n). The proximity of two cells depends on dx^2 + dy^2 alone and is looked up. DTW is n^2 steps.
 """
 
 import math
