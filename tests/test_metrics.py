@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -80,8 +81,11 @@ def straight_geobleu(ours, theirs, rules, beta=0.5):
         pairs = []
         for i in range(len(ours) - size + 1):
             for j in range(len(theirs) - size + 1):
-                distance = np.sqrt(((ours[i : i + size] - theirs[j : j + size]) ** 2).sum(1))
-                pairs.append((np.prod(np.exp(-beta * distance)), i, j))
+                # Not numpy's exp: its last bit, which decides near ties, differs between versions.
+                value = 1.0
+                for dx, dy in (ours[i : i + size] - theirs[j : j + size]).tolist():
+                    value *= math.exp(-beta * math.sqrt(dx * dx + dy * dy))
+                pairs.append((value, i, j))
         pairs.sort(key=lambda pair: -pair[0])
         rows, columns, taken = set(), set(), []
         for value, i, j in pairs:

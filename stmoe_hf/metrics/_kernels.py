@@ -2,7 +2,8 @@
 
 What a day of n records costs (docs/metrics.md says why not less): GEO-BLEU n^2 products an order, each of which
 extends one of the order before, and a matching of n^2 steps and n more for each second look at a row, where sorting
-all pairs takes O(n^2 log n). The proximity of two cells depends on dx^2 + dy^2 alone and is looked up. DTW is n^2 steps.
+all pairs takes O(n^2 log n). The proximity of two cells depends on dx^2 + dy^2 alone and is looked up.
+DTW is n^2 steps.
 """
 
 import math
