@@ -260,7 +260,12 @@ def test_a_bar_is_shown_where_scoring_takes_longer_than_two_seconds(capsys, monk
     assert "days" in capsys.readouterr().err
 
 
-def test_the_metric_of_evaluate_gives_the_same(tmp_path):
+def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monkeypatch):
+    def no_network(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    monkeypatch.setattr("socket.socket.connect", no_network)
     evaluate = pytest.importorskip("evaluate")
     import stmoe_hf.metrics
 
@@ -272,3 +277,6 @@ def test_the_metric_of_evaluate_gives_the_same(tmp_path):
         predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist(), edition="humob2025"
     )
     assert found == score(prediction, truth, "humob2025").to_dict()
+    assert metric.citation.startswith("@inproceedings") and set(metric.features) == {"predictions", "references"}
+    with pytest.raises(ValueError, match="the prediction holds no record"):
+        metric.compute(predictions=[], references=[], edition="humob2025")
