@@ -40,7 +40,7 @@ from .spacetime import Calendar, Grid
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
 
 logger = logging.getLogger(__name__)
-RESULTS, PREDICTIONS = "all_results.json", "predictions.csv.gz"
+RESULTS, PREDICTIONS, RUN = "all_results.json", "predictions.csv.gz", "run.json"
 PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "numpy")
 
 
@@ -67,6 +67,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     """
     folder = Path(args.output_dir or "")
     checkpoint = _checkpoint_to_resume(folder, args)
+    if checkpoint is not None:
+        _refuse_other_arguments(folder, model_args, data_args)
     config = _refuse_impossible(model_args, data_args, args)
     set_seed(args.seed)
 
@@ -119,7 +121,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         if args.overwrite and not args.resume:  # or --resume would take an old checkpoint for one of this run
             for path in _checkpoints(folder):
                 shutil.rmtree(path)
-        _write_json(folder / "run.json", _record_of_run(model_args, data_args, args, city, split))
+        _write_json(folder / RUN, _record_of_run(model_args, data_args, args, city, split))
     results: dict[str, Any] = {}
     if args.num_train_epochs > 0 and args.max_steps != 0:
         results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -134,7 +136,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         results |= outcome.metrics or {}
         predicted.append(predicted_records(test, outcome.predictions[0]))
         if trainer.is_world_process_zero():
-            results |= _baseline_scores(city, test)
+            results |= _baseline_scores(city, test, progress=not args.disable_tqdm)
     if len(asked):
         outcome = trainer.predict(asked, metric_key_prefix="masked")  # type: ignore[arg-type]
         predicted.append(predicted_records(asked, outcome.predictions[0]))
@@ -183,6 +185,24 @@ def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
             " --output_dir"
         )
     return None
+
+
+def _refuse_other_arguments(folder: Path, model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Raise ValueError if a run would go on with another model or other data than it began with."""
+    try:
+        record = json.loads((folder / RUN).read_text())
+    except FileNotFoundError:
+        return
+    now = vars(model_args) | vars(data_args)
+    before = record["model"] | record["data"]
+    moved = ("data_dir", "data_path", "cache_dir")  # the files may lie elsewhere now
+    differ = [
+        f"{name} was {before[name]} and is {value}"
+        for name, value in now.items()
+        if name not in moved and name in before and before[name] != value
+    ]
+    if differ:
+        raise ValueError(f"the run in {folder} cannot be resumed with other arguments: {'; '.join(differ)}")
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -309,11 +329,11 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _baseline_scores(city: City, windows: PredictionWindows) -> dict[str, float]:
+def _baseline_scores(city: City, windows: PredictionWindows, progress: bool) -> dict[str, float]:
     """Scores of every frequency baseline on the same users and records."""
     width = max(len(windows.asked_for(window)["uid"]) for window in range(len(windows)))
     cells = {name: np.full((len(windows), width), -100) for name in BASELINES}
-    for window in tqdm(range(len(windows)), desc="baselines", unit="users", leave=False):
+    for window in tqdm(range(len(windows)), desc="baselines", unit="users", leave=False, disable=not progress):
         for name, chosen in predict_person(city, windows, window).items():
             cells[name][window, : len(chosen)] = chosen
     true = true_records(windows)

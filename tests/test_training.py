@@ -218,6 +218,15 @@ def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, 
         assert torch.allclose(weights(folder)[name], tensor, atol=1e-6), name
 
 
+def test_a_run_is_not_resumed_with_another_model_or_other_data(finished, data, tmp_path, capsys):
+    folder = tmp_path / "cityB"
+    shutil.copytree(finished, folder)
+    options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--hidden_size", "32", "--cut_day", "50")
+    assert main(options) == 1
+    said = capsys.readouterr().err
+    assert "hidden_size was 16 and is 32" in said and "cut_day was None and is 50" in said
+
+
 def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, data, tmp_path):
     folder = tmp_path / "cityB"
     shutil.copytree(finished, folder)
