@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig, PreTrainedModel, TrainingArguments
 
-from .data.windows import WindowShape
+from .data.windows import WindowShape, refuse_fraction
 from .decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
 from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from .modeling_stmoe_bert import STMoEBertForMobility
@@ -26,6 +26,19 @@ NETWORKS: dict[str, type[PreTrainedModel]] = {
 NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_implementation")
 # Fields of a configuration that may change when training goes on from a saved model: no weight depends on them.
 MAY_CHANGE = ("dropout", "attention_dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
+
+
+def refuse_missing_model(model: str) -> None:
+    """Raise ValueError if this is neither the folder of a saved model nor a name that the Hub may know.
+
+    Otherwise a path with a typing error would be looked for on the Hub, for half a minute where there is no network.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the folder {model} holds no saved model: it has no config.json")
+    elif model.count("/") != 1 or folder.parent.is_dir() or model.startswith((".", "~", "runs/")):
+        raise ValueError(f"there is no model at {model}")
 
 
 @dataclass
@@ -152,6 +165,9 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         self.window_shape()
+        refuse_fraction(self.eval_fraction)
+        if self.max_users is not None and self.max_users < 1:
+            raise ValueError(f"max_users is {self.max_users}; a trial needs at least 1")
 
     def window_shape(self) -> WindowShape:
         return WindowShape(
@@ -165,7 +181,12 @@ class DataArguments:
 
 
 # What the field wants where transformers' default would not do.
-LOWER_IS_BETTER = ("dtw", "nll", "loss")
+LOWER_IS_BETTER = ("dtw", "nll")
+# What evaluation measures, and the best checkpoint may be chosen by.
+METRICS = (
+    *("humob2024_geobleu", "humob2024_dtw", "humob2025_geobleu", "humob2025_dtw"),
+    *("accuracy", "nll"),
+)
 
 
 @dataclass
@@ -215,6 +236,9 @@ class RunArguments(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
         if self.eval_users <= 0:
             self.eval_strategy, self.load_best_model_at_end, self.metric_for_best_model = "no", False, None
+        metric = self.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in METRICS:
+            raise ValueError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(METRICS)}")
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith(LOWER_IS_BETTER)
         super().__post_init__()

@@ -1,13 +1,17 @@
 """The Trainer: transformers' own, with whole-window prediction, the field's metrics and the load of the experts."""
 
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset, Sampler
 from transformers import EvalPrediction, Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .arguments import RunArguments
 from .data.windows import LengthGroupedSampler, PredictionWindows
@@ -64,6 +68,18 @@ class MobilityTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.processor.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"{folder} could not be written ({error}). Earlier checkpoints are whole: make room and go on with"
+                " --resume"
+            ) from error
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         # The windows of a whole optimisation step are drawn together, so that the number of processes and of

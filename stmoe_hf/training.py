@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +21,26 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedModel, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .arguments import DataArguments, ModelArguments, RunArguments, parse_arguments
+from .arguments import DataArguments, ModelArguments, RunArguments, parse_arguments, refuse_missing_model
 from .baselines import BASELINES, predict_person
 from .data.city import City, open_city
-from .data.errors import DataError
 from .data.files import open_aside
-from .data.windows import JointWindows, PredictionWindows, Split, TrainingWindows, draw, split_users
+from .data.windows import (
+    JointWindows,
+    PredictionWindows,
+    Split,
+    TrainingWindows,
+    WindowShape,
+    draw,
+    refuse_cut_day,
+    split_users,
+)
 from .processing_stmoe_bert import MobilityProcessor
+from .spacetime import Calendar, Grid
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
 
 logger = logging.getLogger(__name__)
-RESULTS, PREDICTIONS = "all_results.json", "predictions.csv.gz"
+RESULTS, PREDICTIONS, RUN = "all_results.json", "predictions.csv.gz", "run.json"
 PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "numpy")
 
 
@@ -57,8 +67,16 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     """
     folder = Path(args.output_dir or "")
     checkpoint = _checkpoint_to_resume(folder, args)
-    config = _refuse_impossible(model_args)
+    if checkpoint is not None:
+        _refuse_other_arguments(folder, model_args, data_args)
+    config = _refuse_impossible(model_args, data_args, args)
     set_seed(args.seed)
+
+    def check(grid: Grid, calendar: Calendar) -> None:
+        if model_args.model_path is not None:
+            MobilityProcessor.for_data(grid, calendar).refuse_other_model(config)
+        if data_args.cut_day is not None:
+            refuse_cut_day(data_args.cut_day, calendar)
 
     with args.main_process_first(desc="preparing the city"):
         city = open_city(
@@ -68,16 +86,16 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             edition=data_args.edition,
             cache_dir=data_args.cache_dir,
             progress=not args.disable_tqdm,
+            check=check,
         )
         others = _other_cities(city, data_args)
     if data_args.max_users is not None:
         city = city.select(np.arange(min(data_args.max_users, len(city))))
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
-    if config is not None:
-        processor.refuse_other_model(config)
     cut_day = city.edition.cut_day if data_args.cut_day is None else data_args.cut_day
     split = split_users(city, cut_day, data_args.eval_fraction, args.seed)
     shape = data_args.window_shape()
+    _refuse_long_trajectories([city, *others], shape, config.max_seq_length)
 
     test = PredictionWindows(city, split.held_out, cut_day, shape, processor)
     asked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True)
@@ -100,7 +118,10 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     )
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / "run.json", _record_of_run(model_args, data_args, args, city, split))
+        if args.overwrite and not args.resume:  # or --resume would take an old checkpoint for one of this run
+            for path in _checkpoints(folder):
+                shutil.rmtree(path)
+        _write_json(folder / RUN, _record_of_run(model_args, data_args, args, city, split))
     results: dict[str, Any] = {}
     if args.num_train_epochs > 0 and args.max_steps != 0:
         results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -115,7 +136,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         results |= outcome.metrics or {}
         predicted.append(predicted_records(test, outcome.predictions[0]))
         if trainer.is_world_process_zero():
-            results |= _baseline_scores(city, test)
+            results |= _baseline_scores(city, test, progress=not args.disable_tqdm)
     if len(asked):
         outcome = trainer.predict(asked, metric_key_prefix="masked")  # type: ignore[arg-type]
         predicted.append(predicted_records(asked, outcome.predictions[0]))
@@ -145,7 +166,7 @@ def _other_cities(city: City, data_args: DataArguments) -> list[City]:
 
 def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
     """The last whole checkpoint if a run is to go on; refuses to run over an earlier one unasked."""
-    checkpoints = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    checkpoints = _checkpoints(folder)
     if args.resume:
         checkpoints.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
         for path in checkpoints:
@@ -166,16 +187,60 @@ def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
     return None
 
 
-def _refuse_impossible(model_args: ModelArguments) -> Any:
-    """The configuration of the model to go on from, if any; raises before data is read if one cannot work."""
+def _refuse_other_arguments(folder: Path, model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Raise ValueError if a run would go on with another model or other data than it began with."""
+    try:
+        record = json.loads((folder / RUN).read_text())
+    except FileNotFoundError:
+        return
+    now = vars(model_args) | vars(data_args)
+    before = record["model"] | record["data"]
+    moved = ("data_dir", "data_path", "cache_dir")  # the files may lie elsewhere now
+    differ = [
+        f"{name} was {before[name]} and is {value}"
+        for name, value in now.items()
+        if name not in moved and name in before and before[name] != value
+    ]
+    if differ:
+        raise ValueError(f"the run in {folder} cannot be resumed with other arguments: {'; '.join(differ)}")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+
+
+def _refuse_impossible(model_args: ModelArguments, data_args: DataArguments, args: RunArguments) -> Any:
+    """The configuration of the model, saved or new; raises before data is read if something cannot work."""
     if model_args.model_path is None:
-        model_args.config()
-        return None
-    if not Path(model_args.model_path).exists() and model_args.model_path.count("/") != 1:
-        raise ValueError(f"there is no model at {model_args.model_path}")
-    config = AutoConfig.from_pretrained(model_args.model_path)
-    model_args.refuse_other_sizes(config)
+        config = model_args.config()
+    else:
+        refuse_missing_model(model_args.model_path)
+        config = AutoConfig.from_pretrained(model_args.model_path)
+        model_args.refuse_other_sizes(config)
+    if args.decoder == "day" and not getattr(config, "history_head", False):
+        raise ValueError("the decoder `day` needs a network with a history head; choose another --decoder")
+    shape = data_args.window_shape()
+    if shape.input_seq_length and shape.predict_seq_length:
+        length = shape.input_seq_length + shape.predict_seq_length
+        if length > config.max_seq_length:
+            raise ValueError(
+                f"windows of {shape.input_seq_length} + {shape.predict_seq_length} records are longer than"
+                f" max_seq_length {config.max_seq_length}"
+            )
     return config
+
+
+def _refuse_long_trajectories(cities: list[City], shape: WindowShape, most: int) -> None:
+    """Raise ValueError if somebody has more records than the network takes, where windows are as long as people."""
+    if shape.input_seq_length:
+        return
+    for city in cities:
+        row = int(city.lengths.argmax())
+        if city.lengths[row] > most:
+            raise ValueError(
+                f"uid {city.uids[row]} of city {city.name} has {city.lengths[row]} records; the network takes {most}."
+                " Raise --max_seq_length, or shorten the history with --input_seq_length"
+            )
 
 
 def _model(model_args: ModelArguments, city: City, args: RunArguments) -> PreTrainedModel:
@@ -197,21 +262,26 @@ def _validation(
     city: City, split: Split, args: RunArguments, shape: Any, processor: MobilityProcessor
 ) -> tuple[PredictionWindows | None, Split]:
     """Some users' last days before the cut, kept from training, to choose a checkpoint without the held-out days."""
+    if args.eval_strategy == "no":
+        return None, split
     count = min(args.eval_users, len(city) // 5)
     cut = split.cut_day - shape.horizon_days
-    if args.eval_strategy == "no" or count < 1 or cut <= city.calendar.first_day:
-        if args.eval_strategy != "no":
-            logger.warning("the city is too small to evaluate during training; the last checkpoint is kept")
-            args.eval_strategy, args.load_best_model_at_end, args.metric_for_best_model = "no", False, None
-        return None, split
     order = np.argsort(draw(args.seed, 1, city.uids), kind="stable")
     rows = np.sort(order[:count])
-    windows = PredictionWindows(city, rows, cut, shape, processor)
-    train_until = split.train_until.copy()
-    train_until[rows] = cut
-    if not len(windows):
-        raise DataError(f"none of the {count} users for evaluation has records on the days {cut}..{split.cut_day - 1}")
-    return windows, replace(split, train_until=train_until)
+    if cut > city.calendar.first_day:
+        windows = PredictionWindows(city, rows, cut, shape, processor)
+        if len(windows):
+            train_until = split.train_until.copy()
+            train_until[rows] = cut
+            return windows, replace(split, train_until=train_until)
+    logger.warning(
+        "the city is too small to evaluate during training (a fifth of its users, on the days %d..%d); the last"
+        " checkpoint is kept",
+        cut,
+        split.cut_day - 1,
+    )
+    args.eval_strategy, args.load_best_model_at_end, args.metric_for_best_model = "no", False, None
+    return None, split
 
 
 def _say_split(city: City, split: Split, train, validation, test, asked) -> None:
@@ -231,6 +301,10 @@ def _say_split(city: City, split: Split, train, validation, test, asked) -> None
     skipped = len(test.without_horizon) + len(asked.without_horizon)
     if skipped:
         logger.warning("%d of the users to predict have no record in the horizon and are left out", skipped)
+    if not len(test) + len(asked):
+        logger.warning("nobody is held out or masked: the model is trained and saved, and nothing is predicted")
+    for windows in (test, asked):
+        windows.warn_of_the_unknown()
 
 
 def _record_of_run(model_args, data_args, args, city: City, split: Split) -> dict[str, Any]:
@@ -255,11 +329,11 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _baseline_scores(city: City, windows: PredictionWindows) -> dict[str, float]:
+def _baseline_scores(city: City, windows: PredictionWindows, progress: bool) -> dict[str, float]:
     """Scores of every frequency baseline on the same users and records."""
     width = max(len(windows.asked_for(window)["uid"]) for window in range(len(windows)))
     cells = {name: np.full((len(windows), width), -100) for name in BASELINES}
-    for window in tqdm(range(len(windows)), desc="baselines", unit="users", leave=False):
+    for window in tqdm(range(len(windows)), desc="baselines", unit="users", leave=False, disable=not progress):
         for name, chosen in predict_person(city, windows, window).items():
             cells[name][window, : len(chosen)] = chosen
     true = true_records(windows)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +81,11 @@ def straight_geobleu(ours, theirs, rules, beta=0.5):
         pairs = []
         for i in range(len(ours) - size + 1):
             for j in range(len(theirs) - size + 1):
-                distance = np.sqrt(((ours[i : i + size] - theirs[j : j + size]) ** 2).sum(1))
-                pairs.append((np.prod(np.exp(-beta * distance)), i, j))
+                # Not numpy's exp: its last bit, which decides near ties, differs between versions.
+                value = 1.0
+                for dx, dy in (ours[i : i + size] - theirs[j : j + size]).tolist():
+                    value *= math.exp(-beta * math.sqrt(dx * dx + dy * dy))
+                pairs.append((value, i, j))
         pairs.sort(key=lambda pair: -pair[0])
         rows, columns, taken = set(), set(), []
         for value, i, j in pairs:
@@ -123,13 +128,22 @@ def test_properties(edition):
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_the_matrices_are_the_scores_of_the_pairs(edition):
     random = np.random.default_rng(3)
-    ours, theirs = random.integers(1, 30, (5, 12, 2)), random.integers(1, 30, (7, 12, 2))
-    found, km = geobleu_matrix(ours, theirs, edition), dtw_matrix(ours, theirs, edition)
-    assert found.shape == km.shape == (5, 7)
-    for i in range(5):
-        for j in range(7):
-            assert found[i, j] == geobleu(ours[i], theirs[j], edition)
-            assert km[i, j] == dtw(ours[i], theirs[j], edition)
+    lengths = random.integers(1, 20, 30)
+    ragged = [random.integers(1, 30, (n, 2)) for n in lengths]
+    for ours, theirs in (
+        (random.integers(1, 30, (5, 12, 2)), random.integers(1, 30, (7, 12, 2))),
+        (ragged[:20], ragged[20:]),  # more pairs than one thread takes
+    ):
+        found, km = geobleu_matrix(ours, theirs, edition), dtw_matrix(ours, theirs, edition)
+        assert found.shape == km.shape == (len(ours), len(theirs))
+        for i in range(len(ours)):
+            for j in range(len(theirs)):
+                assert found[i, j] == geobleu(ours[i], theirs[j], edition)
+                assert km[i, j] == dtw(ours[i], theirs[j], edition)
+    with pytest.raises(ValueError, match="no generated day"):
+        geobleu_matrix([], theirs, edition)
+    with pytest.raises(ValueError, match=r"must be \[n, 2\] cells"):
+        dtw_matrix([[[1, 1]], []], theirs, edition)
 
 
 def records(users=3, seed=0):
@@ -177,9 +191,11 @@ def test_tables_arrays_and_any_order_give_the_same():
         (lambda p, t: (p, t[t["uid"] > 0]), "has 10 records that the reference lacks"),
         (lambda p, t: (pd.concat([p, p[:2]]), t), "the prediction has 2 records twice"),
         (lambda p, t: (p, pd.concat([t, t[:1]])), "the reference has 1 records twice"),
-        (lambda p, t: (p, t.assign(x=999, y=999)), "30 records of the reference are masked"),
+        (lambda p, t: (p, t.assign(x=999, y=999)), r"30 records of the reference are masked, first .* \[\(0, 60"),
+        (lambda p, t: (p, t.assign(y=999)), "30 records of the reference are masked"),
         (lambda p, t: (p.assign(x=p["x"] + 0.5), t), "column x of the prediction holds 30 values that are no whole"),
-        (lambda p, t: (p.assign(y=np.nan), t), "no whole numbers, first nan"),
+        (lambda p, t: (p.assign(y=np.nan), t), r"no whole numbers, first nan at \(uid, d, t\) \(0, 60"),
+        (lambda p, t: (p.assign(d=np.nan), t), "column d of .* no whole numbers, first nan at row 0"),
         (lambda p, t: (p.assign(y="a"), t), "no numbers"),
         (lambda p, t: (p[:0], t), "the prediction holds no record"),
         (lambda p, t: (p.drop(columns="t"), t), r"lacks the columns \['t'\]"),
@@ -218,11 +234,38 @@ def test_the_score_command_ends_with_one_json_object(tmp_path, capsys):
     assert main(["score", *options, "--edition", "humob2025", "--per_user", str(tmp_path / "u.csv")]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out.splitlines()[-1]) == score(truth.assign(x=3), truth, "humob2025").to_dict()
-    assert "30 records of the reference lie on days that were not predicted" in captured.err
+    assert "30 records of the reference are left out: they lie outside the predicted days 60..61" in captured.err
     assert pd.read_csv(tmp_path / "u.csv")["uid"].tolist() == [0, 1, 2]
 
 
-def test_the_metric_of_evaluate_gives_the_same(tmp_path):
+def test_users_that_were_not_predicted_are_refused_or_left_out_on_request(tmp_path, capsys):
+    truth = records()
+    truth[truth["uid"] == 1].to_csv(tmp_path / "p.csv", index=False)
+    truth.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--prediction", str(tmp_path / "p.csv"), "--reference", str(tmp_path / "t.csv")]
+    assert main(["score", *options, "--edition", "humob2024"]) == 1
+    assert "2 users of the reference were not predicted; --only_predicted" in capsys.readouterr().err
+    assert main(["score", *options, "--edition", "humob2024", "--only_predicted"]) == 0
+    captured = capsys.readouterr()
+    assert "2 users of the reference are left out" in captured.err
+    assert json.loads(captured.out.splitlines()[-1])["users"] == 1
+
+
+def test_a_bar_is_shown_where_scoring_takes_longer_than_two_seconds(capsys, monkeypatch):
+    truth = records()
+    score(truth, truth, "humob2024", progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.modules["stmoe_hf.metrics.score"], "SECONDS_WITHOUT_BAR", 0)
+    score(truth, truth, "humob2024", progress=True)
+    assert "days" in capsys.readouterr().err
+
+
+def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monkeypatch):
+    def no_network(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    monkeypatch.setattr("socket.socket.connect", no_network)
     evaluate = pytest.importorskip("evaluate")
     import stmoe_hf.metrics
 
@@ -234,3 +277,6 @@ def test_the_metric_of_evaluate_gives_the_same(tmp_path):
         predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist(), edition="humob2025"
     )
     assert found == score(prediction, truth, "humob2025").to_dict()
+    assert metric.citation.startswith("@inproceedings") and set(metric.features) == {"predictions", "references"}
+    with pytest.raises(ValueError, match="the prediction holds no record"):
+        metric.compute(predictions=[], references=[], edition="humob2025")

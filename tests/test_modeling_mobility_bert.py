@@ -190,7 +190,7 @@ def test_every_parameter_gets_a_gradient_also_with_activation_checkpointing(netw
     for checkpointing in (False, True):
         model = small_model(network, dropout=0.2, bert_dropout=0.2).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()  # its name in every transformers from 5.17 on
         torch.manual_seed(5)
         model(*batch, labelled(batch[0])).loss.backward()
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

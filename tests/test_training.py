@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
-from stmoe_hf.arguments import parse_arguments
+from stmoe_hf.arguments import RunArguments, parse_arguments
 from stmoe_hf.baselines import BASELINES
+from stmoe_hf.prediction import PredictionSettings
+from stmoe_hf.processing_stmoe_bert import MobilityProcessor
+from stmoe_hf.trainer import MobilityTrainer
 from stmoe_hf.training import main, run
 
 from .people import people, write_city
+from .test_modeling_stmoe_bert import small_model
 
 SIZES = (
     "--hidden_size 16 --num_hidden_layers 2 --num_attention_heads 2 --intermediate_size 32 --num_experts 4"
@@ -89,6 +94,22 @@ def test_training_logs_the_load_of_the_experts_and_both_learning_rates(finished)
     assert any("eval_humob2024_geobleu" in entry for entry in history)
 
 
+def test_a_router_that_collapses_is_said(tmp_path, caplog):
+    model = small_model()  # 4 experts, 2 for each record
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, eval_users=0)
+    trainer = MobilityTrainer(
+        model=model, args=args, processor=MobilityProcessor(12, 10), settings=PredictionSettings()
+    )
+    for loads, in_use in (([[0.25, 0.25, 0.25, 0.25]] * 2, 4.0), ([[0.25] * 4, [0.5, 0.5, 0.0, 0.0]], 2.0)):
+        assert "collapsed" not in caplog.text
+        trainer._expert_loads, trainer._aux_losses = [torch.tensor(loads)] * 3, [torch.tensor(2.0)] * 3
+        log = trainer._expert_log()
+        assert log["experts_in_use"] == pytest.approx(in_use, abs=1e-3)
+        assert log["router_aux_loss"] == pytest.approx(2.0)
+    assert "the router has collapsed: in one layer nearly all records go to the same 2 of 4 experts" in caplog.text
+    assert (log["expert_load_max"], log["expert_load_min"]) == (0.5, 0.0)
+
+
 def test_the_cell_embedding_has_a_learning_rate_of_its_own(data, tmp_path):
     common = ("--max_steps", "1", "--eval_users", "0", "--eval_fraction", "0", "--warmup_steps", "0")
     train(data, tmp_path / "still", *common, "--location_embedding_lr", "0")
@@ -118,6 +139,99 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, data, tmp_path):
     assert {k: v for k, v in resumed.items() if "runtime" not in k and "per_second" not in k and "train" not in k} == {
         k: v for k, v in unbroken.items() if "runtime" not in k and "per_second" not in k and "train" not in k
     }
+
+
+ONE_RECORD = people().groupby("uid").head(1)
+NO_HISTORY = people().query("uid != 3 or d >= 60")
+
+
+@pytest.mark.parametrize(
+    "table, options, said, users",
+    [
+        (people(days=50), [], "nobody is held out or masked", None),
+        (people(users=6, masked=6), [], "", None),
+        (people(users=1), [], "too small to evaluate during training", 1),
+        (NO_HISTORY, ["--eval_fraction", "1"], "1 of the users to predict, first uid 3, have no earlier record", 12),
+        (people(), ["--cut_day", "1"], "too small to evaluate during training", 1),
+        (people(), ["--eval_fraction", "0"], "nobody is held out or masked", None),
+        (people(), ["--max_users", "3", "--eval_fraction", "0.7"], "too small to evaluate during training", 2),
+    ],
+    ids=["no horizon", "all masked", "one user", "no history", "one day of history", "nobody held out", "max_users"],
+)
+def test_small_cities_are_trained_on_and_what_is_missing_is_said(tmp_path, caplog, table, options, said, users):
+    table.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    with caplog.at_level("WARNING"):
+        results = train(tmp_path, tmp_path / "run", "--max_steps", "1", *options)
+    assert said in caplog.text
+    assert results.get("test_users") == users
+    asked = (table["x"] == 999).any() or users is not None
+    assert (tmp_path / "run" / "predictions.csv.gz").exists() == asked
+
+
+def test_a_city_that_cannot_be_trained_on_is_refused(tmp_path, capsys):
+    ONE_RECORD.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    assert main(arguments(tmp_path, tmp_path / "run")) == 1
+    assert "city B has no user to train on: training needs users with records on two days" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+KILLED = """
+import os, resource, signal, sys
+from stmoe_hf.trainer import MobilityTrainer
+from stmoe_hf.training import main
+how, argv = sys.argv[1], sys.argv[2:]
+save = MobilityTrainer._save_optimizer_and_scheduler
+def save_and_die(self, folder):
+    if self.state.global_step > 3:
+        if how == "kill":  # in the middle of the second checkpoint, as nobody can foresee
+            os.kill(os.getpid(), signal.SIGKILL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as a full disk does: writing fails half-way
+    save(self, folder)
+MobilityTrainer._save_optimizer_and_scheduler = save_and_die
+sys.exit(main(argv))
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "full disk"])
+def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, tmp_path, how):
+    folder = tmp_path / "cityB"
+    options = ("--num_train_epochs", "3", "--eval_fraction", "0.4", "--save_total_limit", "5")
+    command = [sys.executable, "-c", KILLED, how, *arguments(data, folder, *options)]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    first = sorted(finished.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
+    if how == "kill":
+        assert done.returncode == -signal.SIGKILL
+    else:
+        assert done.returncode == 1
+        assert "could not be written" in done.stderr and "go on with --resume" in done.stderr
+        assert [path.name for path in folder.glob("checkpoint-*")] == [first.name]
+    assert not (folder / "all_results.json").exists()
+    train(data, folder, *options, "--resume")
+    for name, tensor in weights(finished).items():
+        assert torch.allclose(weights(folder)[name], tensor, atol=1e-6), name
+
+
+def test_a_run_is_not_resumed_with_another_model_or_other_data(finished, data, tmp_path, capsys):
+    folder = tmp_path / "cityB"
+    shutil.copytree(finished, folder)
+    options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--hidden_size", "32", "--cut_day", "50")
+    assert main(options) == 1
+    said = capsys.readouterr().err
+    assert "hidden_size was 16 and is 32" in said and "cut_day was None and is 50" in said
+
+
+def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, data, tmp_path):
+    folder = tmp_path / "cityB"
+    shutil.copytree(finished, folder)
+    train(data, folder, "--max_steps", "1", "--save_strategy", "no", "--eval_users", "0", "--overwrite")
+    assert not list(folder.glob("checkpoint-*"))
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(finished, data):
@@ -187,8 +301,47 @@ def test_what_cannot_work_is_refused_before_data_is_read(tmp_path, capsys):
     assert "hidden_size 16 cannot be shared" in capsys.readouterr().err
     assert main(arguments(nowhere, tmp_path / "run", "--model_path", str(nowhere))) == 1
     assert "there is no model at" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for path, said in (("runs/typo", "there is no model at runs/typo"), (tmp_path / "empty", "has no config.json")):
+        assert main(arguments(nowhere, tmp_path / "run", "--model_path", str(path))) == 1
+        assert said in capsys.readouterr().err
     assert main(arguments(nowhere, tmp_path / "run")) == 1
     assert "nowhere" in capsys.readouterr().err
+    for options, said in (
+        (["--num_experts_per_tok", "9"], "num_experts_per_tok 9 must lie in 1..num_experts = 4"),
+        (
+            ["--history_head", "false", "--cell_head", "true", "--decoder", "day"],
+            "needs a network with a history head",
+        ),
+        (["--metric_for_best_model", "geobleu"], "metric_for_best_model is 'geobleu'; it must be one of humob2024_"),
+        (["--eval_fraction", "1.5"], "eval_fraction is 1.5"),
+        (["--max_users", "0"], "max_users is 0"),
+        (
+            "--input_seq_length 40 --predict_seq_length 10 --max_seq_length 49".split(),
+            "windows of 40 + 10 records are longer than max_seq_length 49",
+        ),
+    ):
+        assert main(arguments(nowhere, tmp_path / "run", *options)) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_grid_and_an_impossible_cut_are_refused_before_a_record_is_read(tmp_path, capsys):
+    (tmp_path / "cityB_challengedata.csv").write_text("this would be refused if it were read\n")
+    small_model().save_pretrained(tmp_path / "model")
+    options = arguments(tmp_path, tmp_path / "run", "--cut_day", "75")
+    assert main(options) == 1
+    assert "cut_day 75 leaves no history or no horizon in the days 0..74" in capsys.readouterr().err
+    common = ["--city", "B", "--data_dir", str(tmp_path), "--use_cpu", "true", "--output_dir", str(tmp_path / "run")]
+    assert main([*common, "--model_path", str(tmp_path / "model")]) == 1
+    assert "grid_width is 200 in the data and 12 in the model" in capsys.readouterr().err
+
+
+def test_people_with_more_records_than_the_network_takes_are_named_before_training(data, tmp_path, capsys):
+    assert main(arguments(data, tmp_path / "run", "--max_seq_length", "100")) == 1
+    most = people(masked=2)["uid"].value_counts()
+    said = capsys.readouterr().err
+    assert f"uid {most.index[0]} of city B has {most.iloc[0]} records; the network takes 100" in said
     assert not (tmp_path / "run").exists()
 
 

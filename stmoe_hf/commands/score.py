@@ -18,18 +18,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file of the true records; those before the first and after the last predicted day are left out",
     )
     parser.add_argument("--edition", required=True, choices=EDITIONS, help="of the metrics: they are not comparable")
+    parser.add_argument(
+        "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
+    )
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
 
 def run(args: argparse.Namespace) -> int:
     prediction, reference = read_table(args.prediction), read_table(args.reference)
-    inside = reference["d"].between(prediction["d"].min(), prediction["d"].max())
-    scores = score(prediction, reference[inside], args.edition, progress=True)
+    first, last = prediction["d"].min(), prediction["d"].max()
+    inside = reference["d"].between(first, last)
+    if not inside.all():
+        print(
+            f"{(~inside).sum()} records of the reference are left out: they lie outside the predicted days"
+            f" {first}..{last}",
+            file=sys.stderr,
+        )
+    reference = reference[inside]
+    others = reference["uid"][~reference["uid"].isin(prediction["uid"])].nunique()
+    if others and args.only_predicted:
+        print(f"{others} users of the reference are left out: they were not predicted", file=sys.stderr)
+        reference = reference[reference["uid"].isin(prediction["uid"])]
+    elif others:
+        raise ValueError(
+            f"{others} users of the reference were not predicted; --only_predicted scores the others without them"
+        )
+    scores = score(prediction, reference, args.edition, progress=True)
     if args.per_user:
         with open_aside(Path(args.per_user)) as file:
             scores.per_user.to_csv(file, index=False)
-    if not inside.all():
-        print(f"{(~inside).sum()} records of the reference lie on days that were not predicted", file=sys.stderr)
     print(f"edition {args.edition}: {scores.users} users, {scores.days} days, {scores.records} records")
     for name, value, text in (
         ("GEO-BLEU", f"{scores.geobleu:.4f}", "higher is better"),

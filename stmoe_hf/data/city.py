@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def open_city(
     grid: Grid | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
+    check: Callable[[Grid, Calendar], None] | None = None,
 ) -> City:
     """Find the file of a city, prepare it once, and open it.
 
@@ -114,6 +116,7 @@ def open_city(
         grid: of the cells; 200 x 200 cells of 500 m by default.
         cache_dir: where prepared cities are kept; by default in the cache of `datasets`.
         progress: show a bar while a city is prepared.
+        check: called with grid and calendar before any record is read; may raise.
 
     Raises:
         DataError: naming file and line of what is wrong. FileNotFoundError: naming the folder and the accepted names.
@@ -126,6 +129,8 @@ def open_city(
         file, found = find_file(city, data_dir, edition)
     grid, calendar = grid or Grid(), found.calendar
     files = part_files(file)
+    if check is not None:
+        check(grid, calendar)
     root = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "stmoe_hf")
     folder = prepare(files, grid, calendar, root, progress)
     dataset = datasets.Dataset.from_file(str(folder / USERS_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from ..spacetime import Calendar
 from .city import City, Trajectory
 from .errors import DataError
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # the processor comes later on the way of a record; windows o
     from ..processing_stmoe_bert import MobilityProcessor
 
 NO_LABEL = -100
+logger = logging.getLogger(__name__)
 
 
 def draw(*keys: Any) -> np.ndarray:
@@ -51,6 +54,20 @@ class Split:
     masked: np.ndarray
 
 
+def refuse_cut_day(cut_day: int, calendar: Calendar) -> None:
+    """Raise ValueError if a cut leaves no day before or after it."""
+    if not calendar.first_day < cut_day <= calendar.last_day:
+        raise ValueError(
+            f"cut_day {cut_day} leaves no history or no horizon in the days {calendar.first_day}..{calendar.last_day}"
+        )
+
+
+def refuse_fraction(eval_fraction: float) -> None:
+    """Raise ValueError if this is no share of the users."""
+    if not 0 <= eval_fraction <= 1:
+        raise ValueError(f"eval_fraction is {eval_fraction}; it is a share of the users, 0 to 1")
+
+
 def split_users(city: City, cut_day: int, eval_fraction: float, seed: int) -> Split:
     """Hold out a share of the unmasked users from the cut day on.
 
@@ -61,12 +78,8 @@ def split_users(city: City, cut_day: int, eval_fraction: float, seed: int) -> Sp
         ValueError: `cut_day` outside the calendar or `eval_fraction` outside 0..1.
     """
     calendar = city.calendar
-    if not calendar.first_day < cut_day <= calendar.last_day:
-        raise ValueError(
-            f"cut_day {cut_day} leaves no history or no horizon in the days {calendar.first_day}..{calendar.last_day}"
-        )
-    if not 0 <= eval_fraction <= 1:
-        raise ValueError(f"eval_fraction is {eval_fraction}; it is a share of the users, 0 to 1")
+    refuse_cut_day(cut_day, calendar)
+    refuse_fraction(eval_fraction)
     masked = np.flatnonzero(city.masked_counts)
     plain = np.flatnonzero(city.masked_counts == 0)
     count = round(eval_fraction * len(plain))
@@ -275,9 +288,21 @@ class PredictionWindows(Dataset):
         self.rows = rows[asked > 0]
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""
+        nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= cut_day
+        self.without_history = self.rows[nothing_known[self.rows]]
+        """Rows of users who are to be predicted and of whom no earlier record is known."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def warn_of_the_unknown(self) -> None:
+        """Say how many of the users have no history to be predicted from."""
+        if len(self.without_history):
+            logger.warning(
+                "%d of the users to predict, first uid %d, have no earlier record; their cells are guesses",
+                len(self.without_history),
+                self.city.uids[self.without_history[0]],
+            )
 
     def _asked(self, row: int) -> np.ndarray:
         person = self.city.trajectory(row)

@@ -1,9 +1,9 @@
 """Compiled kernels of the metrics: GEO-BLEU and DTW of one day after another.
 
-What a day of n records costs: GEO-BLEU n^2 products an order, and a matching that looks at each row about twice, so
-O(n^2) as well, where sorting all pairs takes O(n^2 log n) and far more time; each product extends the one of the order
-before. The proximity of two cells depends on dx^2 + dy^2 alone and is looked up. DTW is n^2 steps, each of which waits
-for the one before it; less would need a bound on the warping, which the metric does not have.
+What a day of n records costs (docs/metrics.md says why not less): GEO-BLEU n^2 products an order, each of which
+extends one of the order before, and a matching of n^2 steps and n more for each second look at a row, where sorting
+all pairs takes O(n^2 log n). The proximity of two cells depends on dx^2 + dy^2 alone and is looked up.
+DTW is n^2 steps.
 """
 
 import math
@@ -114,6 +114,30 @@ def dtw_day(generated, reference, cell_km, open_start):
             cost[j + 1] = left
             diagonal = above
     return cost[m]
+
+
+@njit(cache=True, nogil=True)
+def geobleu_rows(a, a_bounds, b, b_bounds, order, beta, by_generated, table, scores):
+    """Fill `scores` [A, R] with GEO-BLEU of the A candidates in `a` against the R references in `b`.
+
+    Args:
+        a, b: [n, 2] and [m, 2] int64 cells of all candidates and of all references, one after another.
+        a_bounds, b_bounds: [A + 1] and [R + 1]; candidate i has the cells a_bounds[i] to a_bounds[i + 1].
+    """
+    for i in range(len(scores)):
+        ours = a[a_bounds[i] : a_bounds[i + 1]]
+        for j in range(scores.shape[1]):
+            theirs = b[b_bounds[j] : b_bounds[j + 1]]
+            scores[i, j] = geobleu_day(ours, theirs, order, beta, by_generated, table)
+
+
+@njit(cache=True, nogil=True)
+def dtw_rows(a, a_bounds, b, b_bounds, cell_km, open_start, scores):
+    """As `geobleu_rows`, with DTW in km."""
+    for i in range(len(scores)):
+        ours = a[a_bounds[i] : a_bounds[i + 1]]
+        for j in range(scores.shape[1]):
+            scores[i, j] = dtw_day(ours, b[b_bounds[j] : b_bounds[j + 1]], cell_km, open_start)
 
 
 @njit(cache=True, nogil=True)

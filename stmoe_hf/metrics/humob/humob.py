@@ -2,6 +2,7 @@
 
 import datasets
 import evaluate
+import numpy as np
 
 from stmoe_hf.metrics import score
 
@@ -43,6 +44,5 @@ class Humob(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, edition="humob2024"):
-        columns = ["uid", "d", "t", "x", "y"]
-        ours, theirs = (dict(zip(columns, zip(*side, strict=True), strict=True)) for side in (predictions, references))
+        ours, theirs = (np.array(side, np.int64).reshape(-1, 5) for side in (predictions, references))
         return score(ours, theirs, edition).to_dict()
