@@ -14,6 +14,7 @@ from ..data.files import open_aside
 from ..data.windows import PredictionWindows, WindowShape
 from ..decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
 from ..prediction import PredictionSettings, predict_windows
+from ..transfer import city_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
     settings = PredictionSettings(
         args.decoder, args.distance_weight, 32, args.input_seq_length, args.predict_seq_length
     )
+    own_id = city_id(getattr(model.config, "cities", None), city)
     parts = [
-        PredictionWindows(city, masked, cut_day, shape, processor, masked=True),
-        PredictionWindows(city, plain, cut_day, shape, processor),
+        PredictionWindows(city, masked, cut_day, shape, processor, masked=True, city_id=own_id),
+        PredictionWindows(city, plain, cut_day, shape, processor, city_id=own_id),
     ]
     if not any(len(windows) for windows in parts):
         raise DataError(f"city {city.name} asks for nothing: no masked record, and no record from day {cut_day} on")

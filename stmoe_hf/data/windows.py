@@ -123,9 +123,17 @@ class TrainingWindows(Dataset):
     """
 
     def __init__(
-        self, city: City, split: Split, shape: WindowShape, processor: MobilityProcessor, seed: int, per_user: int = 1
+        self,
+        city: City,
+        split: Split,
+        shape: WindowShape,
+        processor: MobilityProcessor,
+        seed: int,
+        per_user: int = 1,
+        city_id: int | None = None,
     ):
         self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
+        self.city_id = city_id
         self.mask_id = city.grid.mask_id
         if not shape.in_blocks:
             rows, self._first_cut, self._last_cut = self._cut_ranges()
@@ -211,7 +219,7 @@ class TrainingWindows(Dataset):
             start = max(start, asked - self.shape.input_seq_length)
         if self.shape.predict_seq_length is not None:
             end = min(end, asked + self.shape.predict_seq_length)
-        return _window(self.processor, person, start, end, np.arange(asked, end))
+        return _window(self.processor, person, start, end, np.arange(asked, end), self.city_id)
 
 
 class JointWindows(Dataset):
@@ -267,8 +275,10 @@ class PredictionWindows(Dataset):
         shape: WindowShape,
         processor: MobilityProcessor,
         masked: bool = False,
+        city_id: int | None = None,
     ):
         self.city, self.cut_day, self.shape, self.processor, self.masked = city, cut_day, shape, processor, masked
+        self.city_id = city_id
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         asked = np.array([len(self._asked(int(row))) for row in rows], np.int64)
@@ -303,17 +313,23 @@ class PredictionWindows(Dataset):
         start, end = 0, int(asked[-1]) + 1
         if self.shape.input_seq_length is not None:
             start = max(0, int(asked[0]) - self.shape.input_seq_length)
-        return _window(self.processor, person, start, end, asked)
+        return _window(self.processor, person, start, end, asked, self.city_id)
 
 
-def _window(processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray) -> dict:
-    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label."""
+def _window(
+    processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray, city_id: int | None
+) -> dict:
+    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label.
+
+    With `city_id`, the number of the city in the model's `config.cities`, -1 if it has none, it stands in `city`.
+    """
     mask_id = processor.grid.mask_id
     cell, labels = person.cell[start:end].copy(), np.full(end - start, NO_LABEL, np.int64)
     known = person.cell[asked] != mask_id
     labels[asked[known] - start] = person.cell[asked[known]]
     cell[asked - start] = mask_id
-    return {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+    window = {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+    return window if city_id is None else window | {"city": np.int64(city_id)}
 
 
 class LengthGroupedSampler(Sampler[int]):
