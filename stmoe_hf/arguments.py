@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -222,6 +223,9 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Chooses the best checkpoint: humob2024_geobleu, humob2025_dtw, accuracy, nll, ..."},
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every parameter takes part in every step: nothing need be looked for."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Windows have no unused columns."})
     eval_users: int = field(
         default=100,
@@ -239,6 +243,9 @@ class RunArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
 
     def __post_init__(self) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+            # Without it each of several processes on a CPU would take itself for the only one.
+            self.use_cpu = True
         has_gpu = not self.use_cpu and torch.cuda.is_available()
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()

@@ -115,7 +115,7 @@ class WindowShape:
 
 
 class TrainingWindows(Dataset):
-    """Windows for training: item `epoch * len(self) + i` is window i of that epoch.
+    """Windows for training: item `epoch * len(self) + i` is window i of that epoch; -1 - item is it without labels.
 
     One shot: a window of each user in each epoch, cut at a day drawn from (seed, epoch, uid). Published regime: every
     window of every user, the same in each epoch. Either way a window is a function of its number alone, so workers,
@@ -200,6 +200,8 @@ class TrainingWindows(Dataset):
         return self.city.lengths[self.rows] * np.minimum(share, 1.0)
 
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        if item < 0:
+            return _without_labels(self[-1 - item])
         epoch, window = divmod(int(item), len(self))
         row = int(self.rows[window])
         person = self.city.trajectory(row)
@@ -256,6 +258,8 @@ class JointWindows(Dataset):
         return np.concatenate(sizes)
 
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        if item < 0:
+            return _without_labels(self[-1 - item])
         epoch, window = divmod(int(item), len(self))
         city = int(np.searchsorted(self._first, window, side="right")) - 1
         return self.cities[city][epoch * int(self._counts[city]) + window - int(self._first[city])]
@@ -332,26 +336,45 @@ def _window(
     return window if city_id is None else window | {"city": np.int64(city_id)}
 
 
+def _without_labels(window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return window | {"labels": np.full_like(window["labels"], NO_LABEL)}
+
+
 class LengthGroupedSampler(Sampler[int]):
     """A new random order of training windows in each epoch, in which neighbours have similar lengths.
 
     Windows are shuffled, cut into groups of 16 batches, and sorted by length within a group, the batches of a group
     then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
+
+    Args:
+        windows: to draw from.
+        batch_size: windows of an optimisation step, over accumulation and processes.
+        seed: of the order.
+        batches_per_group: see above.
+        multiple: the items of an epoch are made up to a multiple of this by windows without labels, which count for
+            nothing: so several processes have equally many, and learn what one would.
     """
 
     def __init__(
-        self, windows: TrainingWindows | JointWindows, batch_size: int, seed: int, batches_per_group: int = 16
+        self,
+        windows: TrainingWindows | JointWindows,
+        batch_size: int,
+        seed: int,
+        batches_per_group: int = 16,
+        multiple: int = 1,
     ):
         self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
         self.group = batch_size * batches_per_group
+        self.blanks = -len(windows) % multiple
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.windows) + self.blanks
 
     def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.windows)
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.windows))
         sizes = self.windows.sizes(self.epoch)
@@ -364,6 +387,8 @@ class LengthGroupedSampler(Sampler[int]):
         whole = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]
         for index in random.permutation(len(whole)):
-            yield from (int(i) + self.epoch * len(self) for i in whole[index])
+            yield from (first + int(i) for i in whole[index])
         for batch in rest:
-            yield from (int(i) + self.epoch * len(self) for i in batch)
+            yield from (first + int(i) for i in batch)
+        # Short windows, without their labels.
+        yield from (-1 - first - int(i) for i in np.resize(np.argsort(sizes, kind="stable"), self.blanks))
