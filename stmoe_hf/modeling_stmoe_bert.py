@@ -467,10 +467,10 @@ class STMoEBertHistoryHead(nn.Module):
     def __init__(self, config: STMoEBertConfig):
         super().__init__()
         self.num_slots = config.num_slots
-        self.slot_decay = nn.Parameter(torch.empty(()))
-        self.day_decay = nn.Parameter(torch.empty(()))
-        self.other_kind_of_day = nn.Parameter(torch.empty(()))
-        self.same_weekday = nn.Parameter(torch.empty(()))
+        self.slot_decay = nn.Parameter(torch.empty(1))
+        self.day_decay = nn.Parameter(torch.empty(1))
+        self.other_kind_of_day = nn.Parameter(torch.empty(1))
+        self.same_weekday = nn.Parameter(torch.empty(1))
         self.mask_id = config.mask_id
 
         # The relation of two records takes few values, so the network runs over them once a batch, not over pairs.
