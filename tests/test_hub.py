@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.hub import HubError, export, push
@@ -22,24 +22,36 @@ from .people import people, write_city
 from .test_training import NO_CELL_HEAD, SIZES
 
 REPOSITORY = "org/stmoe-bert-cityB"
+PUBLISHED = (
+    "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --location_embedding_size 4 --use_cpu true"
+    " --disable_tqdm true --decoder mode --input_seq_length 40 --predict_seq_length 10 --look_back_len 25"
+    " --max_steps 2 --eval_users 2 --eval_strategy steps --save_strategy steps --eval_steps 2 --save_steps 2"
+).split()
 
-# Run where the package cannot be imported: loads the folder by its own code, and writes logits and predictions.
+# Run where only torch, transformers, numpy and pandas can be imported: loads folders by their own code, and writes the
+# logits of each, and the predictions of the pipeline of the first.
 STRANGER = """
 import sys
-sys.modules["stmoe_hf"] = None
+for name in ("stmoe_hf", "numba", "pyarrow", "datasets", "accelerate", "evaluate", "tqdm.auto", "matplotlib"):
+    sys.modules[name] = None
+sys.modules.pop("tqdm.auto")
 import pandas as pd, torch
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
-folder, records, output = sys.argv[1:]
-assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type == "stmoe_bert"
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+records, output, *folders = sys.argv[1:]
 table = pd.read_csv(records)
-with torch.no_grad():
-    logits = model(**processor(table[table["uid"] == 11])).logits
-found = pipeline("mobility-prediction", model=folder, trust_remote_code=True)(table, top_k=2)
-found.to_csv(output, index=False)
-print(type(model).__name__, type(processor).__name__)
-torch.save(logits, output + ".pt")
+found = {}
+for folder in folders:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        logits = model(**processor(table[table["uid"] == 11])).logits
+    found[folder] = (*(type(part).__name__ for part in (config, model, processor)), logits)
+    assert type(model).__module__.startswith("transformers_modules")
+torch.save(found, output + ".pt")
+predict = pipeline("mobility-prediction", model=folders[0], trust_remote_code=True)
+predict(table, top_k=2).to_csv(output, index=False)
+assert len(predict.predict_trajectory([(0, 1, 5, 5), (1, 1, 5, 6)], [(2, 1), (2, 2)])) == 2
 """
 
 
@@ -53,9 +65,20 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     data = write_city(folder / "data", masked=2)
     options = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(folder / "cache"), *SIZES, *NO_CELL_HEAD]
-    options += ["--output_dir", str(folder / "run"), "--num_train_epochs", "1", "--eval_fraction", "0.4"]
-    run(*parse_arguments(options))
+    options += ["--output_dir", str(folder / "run"), "--num_train_epochs", "2", "--eval_fraction", "0.4"]
+    run(*parse_arguments([*options, "--city_embedding", "true"]))
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def published(finished, tmp_path_factory) -> list[Path]:
+    """Runs of the two published networks."""
+    folders = []
+    for name in ("MobilityBERT", "MobilityBERTMoE"):
+        folders.append(tmp_path_factory.mktemp("published") / name)
+        options = ["--city", "B", "--data_dir", str(finished.parent / "data"), "--model_name", name, *PUBLISHED]
+        run(*parse_arguments([*options, "--output_dir", str(folders[-1])]))
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +96,35 @@ def server(monkeypatch):
         running.shutdown()
 
 
-def test_a_stranger_without_the_package_loads_the_folder_and_predicts(exported, records, tmp_path):
+def test_every_folder_and_checkpoint_loads_alike_with_the_package_and_by_a_stranger_without_it(
+    exported, finished, published, records, tmp_path
+):
+    folders = [exported]
+    for run_folder in (finished, *published):
+        checkpoints = sorted(run_folder.glob("checkpoint-*"))
+        assert checkpoints
+        folders += [run_folder, *checkpoints]
+    assert len(folders) == 8
     records.to_csv(tmp_path / "records.csv", index=False)
-    command = [sys.executable, "-c", STRANGER, str(exported), str(tmp_path / "records.csv"), str(tmp_path / "out.csv")]
-    environment = {"PATH": "", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", STRANGER, "records.csv", "out.csv", *map(str, folders)]
+    environment = {"PATH": "", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split()[-2:] == ["STMoEBertForMobility", "MobilityProcessor"]
-    model, processor = AutoModel.from_pretrained(exported).eval(), AutoProcessor.from_pretrained(exported)
-    with torch.no_grad():
-        ours = model(**processor(records[records["uid"] == 11])).logits
-    assert torch.allclose(torch.load(tmp_path / "out.csv.pt"), ours, atol=1e-6)
+    theirs = torch.load(tmp_path / "out.csv.pt")
+    for folder in folders:
+        config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder).eval()
+        *names, logits = theirs[str(folder)]
+        assert names == [type(part).__name__ for part in (config, model, processor)]
+        assert type(model).__module__.startswith("stmoe_hf.")
+        with torch.no_grad():
+            ours = model(**processor(records[records["uid"] == 11])).logits
+        assert torch.allclose(logits, ours, atol=1e-6), folder
+    assert {theirs[str(folder)][1] for folder in folders} == {
+        "STMoEBertForMobility",
+        "MobilityBERT",
+        "MobilityBERTMoE",
+    }
     here = pipeline("mobility-prediction", model=str(exported), trust_remote_code=True)(records, top_k=2)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), here, check_dtype=False, atol=1e-6)
 
@@ -110,7 +151,42 @@ def test_the_pipeline_refuses_what_it_cannot_do(exported, records):
     with pytest.raises(ValueError, match="lacks the columns"):
         predict(records.drop(columns="t"))
     with pytest.raises(ValueError, match="a pipeline has mode, geobleu"):
+        predict(records, decoder="best")
+    with pytest.raises(ValueError, match=r"the day decoder .* python -m stmoe_hf predict --decoder day"):
         predict(records, decoder="day")
+    with pytest.raises(ValueError, match="city is 'Z'; the cities of this model are humob2024-B"):
+        predict(records, city="Z")
+
+
+def test_one_person_is_predicted_from_a_list(exported, records):
+    predict = pipeline("mobility-prediction", model=str(exported), trust_remote_code=True)
+    person = records[records["uid"] == 11]
+    asked = person["x"] == 999
+    history, slots = person.loc[~asked, ["d", "t", "x", "y"]], person.loc[asked, ["d", "t"]]
+    table = predict.predict_trajectory(history.to_numpy().tolist(), slots.to_numpy().tolist(), top_k=2)
+    assert list(table.columns) == ["d", "t", "rank", "x", "y", "probability"]
+    expected = predict(person, top_k=2).drop(columns="uid")
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False, atol=1e-6)
+    pd.testing.assert_frame_equal(predict.predict_trajectory(history, slots, top_k=2), table)
+
+
+def test_a_pipeline_is_told_the_city_and_how_much_history_to_read(exported, records):
+    predict = pipeline("mobility-prediction", model=str(exported), trust_remote_code=True)
+    torch.nn.init.normal_(predict.model.gate.weight)
+    unknown, known = predict(records), predict(records, city="humob2024-B")
+    assert np.allclose(unknown["probability"], known["probability"])  # of one known city the mean is its own
+    predict.model.add_cities(["elsewhere"])
+    torch.nn.init.normal_(predict.model.model.embeddings.city.weight)
+    unknown, known = predict(records), predict(records, city="humob2024-B")
+    assert not np.allclose(unknown["probability"], known["probability"])
+    recent = pd.concat([p[p["x"] != 999].tail(20) for _, p in records.groupby("uid")] + [records[records["x"] == 999]])
+    pd.testing.assert_frame_equal(predict(records, input_seq_length=20), predict(recent), atol=1e-6)
+
+
+def test_the_pipeline_of_a_published_network_predicts(published, records):
+    predict = pipeline("mobility-prediction", model=str(published[1]), processor=str(published[1]))
+    table = predict(records, input_seq_length=40, top_k=2)
+    assert len(table) == 2 * (records["x"] == 999).sum()
 
 
 def test_the_card_is_written_from_the_run(finished, exported):
