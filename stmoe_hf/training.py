@@ -270,16 +270,27 @@ def _say_split(city: City, split: Split, train, validation, test, asked) -> None
 def _record_of_run(model_args, data_args, args, city: City, split: Split) -> dict[str, Any]:
     """What a repetition of the run needs to know."""
     return {
-        "command": sys.argv,
+        "command": _without_tokens(sys.argv),
         "model": vars(model_args),
         "data": vars(data_args),
-        "training": args.to_dict(),
+        "training": args.to_dict() | {"world_size": args.world_size},
         "city": {"name": city.name, "edition": city.edition.name, "users": len(city), "records": city.num_records},
         "source": [str(path) for path in city.source],
         "held_out_uids": city.uids[split.held_out].tolist(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "gpus": torch.cuda.device_count()},
     }
+
+
+def _without_tokens(command: list[str]) -> list[str]:
+    """A command line without the values of options like --hub_token."""
+    words, secret = [], False
+    for word in command:
+        option, equals, _ = word.partition("=")
+        is_secret = option.startswith("--") and "token" in option
+        words.append("..." if secret else f"{option}=..." if is_secret and equals else word)
+        secret = is_secret and not equals
+    return words
 
 
 def _version(package: str) -> str:

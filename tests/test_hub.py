@@ -1,5 +1,6 @@
 """A run as a repository of the Hub: what is exported loads without the package, and uploads are all or nothing."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.hub import HubError, export, push
-from stmoe_hf.training import run
+from stmoe_hf.training import _without_tokens, run
 
 from .hub_server import HubServer
 from .people import people, write_city
@@ -197,7 +198,16 @@ def test_the_card_is_written_from_the_run(finished, exported):
     assert metrics["GEO-BLEU, edition humob2024"] == results["test_humob2024_geobleu"]
     assert metrics["DTW (km), edition humob2025"] == results["test_humob2025_dtw"]
     assert "| baseline weekday_slot_mode |" in text
-    for word in ("re-identify", "License", "Citation", "humob2024", "4 held-out users", "Seed 42"):
+    assert len(metrics) == 4
+    command = text.split("## Training")[1].split("```")[1].replace("\\\n", " ")
+    model_args, data_args, run_args = parse_arguments(command.split()[3:])  # accelerate launch train_hf.py
+    record = json.loads((finished / "run.json").read_text())
+    assert model_args.config_values() | {"city_embedding": True} == {
+        name: value for name, value in record["model"].items() if value not in (None, "STMoEBert", "keep")
+    }
+    assert (data_args.city, data_args.eval_fraction, run_args.learning_rate) == ("B", 0.4, 5e-3)
+    words = ("re-identify", "License", "Licence", "Citation", "2410.14099", "humob2024", "4 held-out users", "Seed 42")
+    for word in words:
         assert word.lower() in text.lower(), word
     for secret in (str(finished), str(Path.home())):
         assert secret not in text
@@ -222,26 +232,69 @@ def test_an_upload_brings_exactly_the_exported_files(server, finished, exported)
     assert server.files == local
 
 
-def test_a_wrong_token_is_said_and_never_shown(server, finished, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(HubError, match="give a token that may write there") as raised:
-        push(finished, REPOSITORY)
-    assert "hf_wrong" not in str(raised.value)
-    assert not server.files
+def command_line(monkeypatch, capsys, *argv: str) -> tuple[int, str]:
+    """Exit status, and all that was printed, of push_to_hub.py."""
+    path = Path(__file__).parents[1] / "push_to_hub.py"
+    spec = importlib.util.spec_from_file_location("push_to_hub", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(sys, "argv", [str(path), *argv])
+    status = script.main()
+    printed = capsys.readouterr()
+    return status, printed.out + printed.err
 
 
-def test_a_broken_connection_publishes_nothing_and_a_second_try_goes_on(server, finished):
+def test_a_dry_run_writes_exactly_what_is_uploaded(server, finished, exported, tmp_path, monkeypatch, capsys):
+    options = ("--model", str(finished), "--repo_id", REPOSITORY)
+    status, printed = command_line(monkeypatch, capsys, *options, "--dry_run", str(tmp_path / "dry"))
+    assert status == 0 and str(tmp_path / "dry") in printed and not server.repositories
+    status, printed = command_line(monkeypatch, capsys, *options)
+    assert status == 0 and f"{server.url}/{REPOSITORY}" in printed
+    assert server.repositories == {REPOSITORY: False}
+    assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "dry").iterdir()}
+    for name, content in server.files.items():
+        assert server.token.encode() not in content, name
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ({"token": "hf_other"}, "give a token that may write there"),
+        ({"status": 403}, "give a token that may write there"),
+        ({"status": 503}, "answered 503 to the upload"),
+        ({"failures": 10}, "nothing was published, try again"),
+        ({"broken_uploads": 10}, "nothing was published, try again"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_a_line_publishes_nothing_and_shows_no_token(
+    server, finished, monkeypatch, capsys, caplog, trouble, said
+):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    for name, value in trouble.items():
+        setattr(server, name, value)
+    status, printed = command_line(monkeypatch, capsys, "--model", str(finished), "--repo_id", REPOSITORY)
+    assert status == 1 and not server.files
+    error = printed.rpartition("error: ")[2]  # after the progress of the upload
+    assert said in error and error.count("\n") == 1 and "Traceback" not in printed
+    assert "hf_right" not in printed + caplog.text and "hf_other" not in printed + caplog.text
+
+
+def test_a_second_try_goes_on_where_a_broken_one_ended(server, finished):
     server.failures = 10
     with pytest.raises(HubError, match="nothing was published, try again"):
         push(finished, REPOSITORY)
-    assert not server.files
-    assert server.uploads  # the weights are there already and are not sent again
+    assert not server.files and server.sent == 1
     server.failures = 0
     push(finished, REPOSITORY)
-    assert "model.safetensors" in server.files
+    assert "model.safetensors" in server.files and server.sent == 1  # the weights were there: not sent again
 
 
 def test_an_unreachable_hub_is_said(finished, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match="could not be reached"):
         push(finished, REPOSITORY, token="hf_any")
+
+
+def test_a_token_on_the_command_line_of_a_run_is_not_written_down():
+    command = ["train_hf.py", "--hub_token", "hf_secret", "--city", "B", "--hub_token=hf_secret"]
+    assert _without_tokens(command) == ["train_hf.py", "--hub_token", "...", "--city", "B", "--hub_token=..."]

@@ -276,6 +276,11 @@ def test_settings_of_parts_that_the_networks_do_not_have_are_refused():
         small_config(history_head=True, num_experts_per_tok=2)
 
 
+def test_the_configuration_of_the_other_network_is_refused():
+    with pytest.raises(TypeError, match="MobilityBERTMoE takes a MobilityBertMoEConfig, not a MobilityBertConfig"):
+        MobilityBERTMoE(small_config())
+
+
 def test_inputs_that_cannot_be_right_are_refused(batch):
     model = small_model(MobilityBERT)
     with pytest.raises(ValueError, match="a row has 17 records; this network takes 16"):
