@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from stmoe_hf import MobilityBertConfig, MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf import MobilityBERTMoE, MobilityBertMoEConfig, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
 from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.prediction import PredictionSettings, predict_cells
 
@@ -32,7 +32,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def network(name: str, **more) -> torch.nn.Module:
     torch.manual_seed(0)
     if name == "published":
-        return MobilityBERTMoE(MobilityBertConfig(**PUBLISHED)).to(DEVICE)
+        return MobilityBERTMoE(MobilityBertMoEConfig(**PUBLISHED)).to(DEVICE)
     if name == "same sizes":
         config = STMoEBertConfig(**PUBLISHED, intermediate_size=1024, history_head=False)
         return STMoEBertForMobility(config).to(DEVICE)

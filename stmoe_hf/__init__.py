@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_mobility_bert import MobilityBertConfig
+from .configuration_mobility_bert import MobilityBertConfig, MobilityBertMoEConfig
 from .configuration_stmoe_bert import STMoEBertConfig
 from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from .modeling_stmoe_bert import STMoEBertForMobility, STMoEBertModel
@@ -11,21 +11,15 @@ from .pipeline_stmoe_bert import TASK, MobilityPipeline
 from .processing_stmoe_bert import MobilityProcessor
 from .spacetime import Calendar, Grid
 
-AutoConfig.register(STMoEBertConfig.model_type, STMoEBertConfig)
-AutoModel.register(STMoEBertConfig, STMoEBertForMobility)
-AutoProcessor.register(STMoEBertConfig, MobilityProcessor)
-AutoConfig.register(MobilityBertConfig.model_type, MobilityBertConfig)
-AutoModel.register(MobilityBertConfig, (MobilityBERTMoE, MobilityBERT))  # `architectures` of a checkpoint says which
-AutoProcessor.register(MobilityBertConfig, MobilityProcessor)
-PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=MobilityPipeline, pt_model=AutoModel)
-
 # A checkpoint carries its code, so that it also loads, with trust_remote_code, where this package is not installed.
-STMoEBertConfig.register_for_auto_class()
-STMoEBertForMobility.register_for_auto_class("AutoModel")
-MobilityBertConfig.register_for_auto_class()
-MobilityBERT.register_for_auto_class("AutoModel")
-MobilityBERTMoE.register_for_auto_class("AutoModel")
+for _network in (STMoEBertForMobility, MobilityBERT, MobilityBERTMoE):
+    AutoConfig.register(_network.config_class.model_type, _network.config_class)
+    AutoModel.register(_network.config_class, _network)
+    AutoProcessor.register(_network.config_class, MobilityProcessor)
+    _network.config_class.register_for_auto_class()
+    _network.register_for_auto_class("AutoModel")
 MobilityProcessor.register_for_auto_class()
+PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=MobilityPipeline, pt_model=AutoModel)
 
 __all__ = [
     "Calendar",
@@ -33,6 +27,7 @@ __all__ = [
     "MobilityBERT",
     "MobilityBERTMoE",
     "MobilityBertConfig",
+    "MobilityBertMoEConfig",
     "MobilityPipeline",
     "MobilityProcessor",
     "STMoEBertConfig",

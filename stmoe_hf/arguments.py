@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +24,10 @@ NETWORKS: dict[str, type[PreTrainedModel]] = {
 }
 
 # Fields of ModelArguments that are not fields of the model's configuration.
-NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_implementation")
+NOT_IN_CONFIG = (
+    *("model_name", "model_path", "freeze", "cell_table", "city_embedding"),
+    *("attn_implementation", "experts_implementation"),
+)
 # Fields of a configuration that may change when training goes on from a saved model: no weight depends on them.
 MAY_CHANGE = ("dropout", "attention_dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
 
@@ -53,6 +57,28 @@ class ModelArguments:
         },
     )
     model_path: str | None = field(default=None, metadata={"help": "A saved model to go on from (folder or Hub id)."})
+    freeze: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of the model at model_path that training leaves as they are: embeddings, encoder, experts,"
+            " router, history_head, spread, gate, cell_head, cell_table, city."
+        },
+    )
+    cell_table: str = field(
+        default="keep",
+        metadata={
+            "help": "What becomes of the table of cells of the model at model_path, whose ids mean other places in"
+            " another city: keep it and train on, reinit (draw it anew), or freeze it.",
+            "choices": ["keep", "reinit", "freeze"],
+        },
+    )
+    city_embedding: bool = field(
+        default=False,
+        metadata={
+            "help": "Give each city of the training a vector of its own (joint training); a city that is trained on"
+            " later starts from their mean, and one that never is gets it."
+        },
+    )
     location_embedding_size: int | None = field(default=None, metadata={"help": "Width of the cell embedding."})
     day_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the day."})
     time_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the slot."})
@@ -87,6 +113,12 @@ class ModelArguments:
     experts_implementation: str | None = field(
         default=None, metadata={"help": "eager or grouped_mm; unset: the faster one on this machine."}
     )
+
+    def __post_init__(self) -> None:
+        if self.model_path is None and (self.freeze or self.cell_table != "keep"):
+            raise ValueError(
+                "freeze and cell_table say what becomes of a trained model's parts: they need --model_path"
+            )
 
     def config_values(self) -> dict[str, Any]:
         """The fields of the configuration that were set."""
@@ -213,6 +245,9 @@ class RunArguments(TrainingArguments):
         metadata={"help": "Chooses the best checkpoint: humob2024_geobleu, humob2025_dtw, accuracy, nll, ..."},
     )
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every parameter takes part in every step: nothing need be looked for."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Windows have no unused columns."})
     eval_users: int = field(
         default=100,
@@ -230,6 +265,9 @@ class RunArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
 
     def __post_init__(self) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+            # Without it each of several processes on a CPU would take itself for the only one.
+            self.use_cpu = True
         has_gpu = not self.use_cpu and torch.cuda.is_available()
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()

@@ -1,4 +1,4 @@
-"""The configuration of the two published networks, `MobilityBERT` and `MobilityBERTMoE`."""
+"""The configurations of the two published networks, `MobilityBERT` and `MobilityBERTMoE`."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -18,7 +18,7 @@ NOT_PUBLISHED = (
 
 @strict
 class MobilityBertConfig(PreTrainedConfig):
-    """Everything that the shape of a published network depends on; both networks share it.
+    """Everything that the shape of `MobilityBERT` depends on, and by the class below that of `MobilityBERTMoE`.
 
     Args:
         grid_width, grid_height: cells of the grid.
@@ -143,4 +143,11 @@ class MobilityBertConfig(PreTrainedConfig):
         return self.num_cells + 1
 
 
-__all__ = ["MobilityBertConfig"]
+@strict
+class MobilityBertMoEConfig(MobilityBertConfig):
+    """The configuration of `MobilityBERTMoE`: a class of its own, since the Auto classes tell networks apart by it."""
+
+    model_type = "mobility_bert_moe"
+
+
+__all__ = ["MobilityBertConfig", "MobilityBertMoEConfig"]

@@ -37,6 +37,8 @@ class STMoEBertConfig(PreTrainedConfig):
         history_spread: how many cells far the weight of a history's record spreads around its own cell; 0: not at all.
         record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
             was visited), counted in the window's own history.
+        cities: names of the cities that have a vector of their own in the embedding of a record, in the order of their
+            ids; a row of an unknown city gets the mean of them. None: no such embedding.
         cell_head: whether the head has a distribution over all cells of the grid.
         head_chunk_size: asked-for records per step of the cross-entropy over all cells; bounds its memory.
     """
@@ -92,6 +94,7 @@ class STMoEBertConfig(PreTrainedConfig):
     history_relation_size: int = 32
     history_spread: int = 0
     record_features: bool = False
+    cities: list[str] | None = None
     cell_head: bool = True
     head_chunk_size: int = 1024
 

@@ -19,6 +19,22 @@ from .pipeline_stmoe_bert import TASK
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
 EDITIONS = ("humob2024", "humob2025")
 RUN_FILES = ("run.json", "all_results.json")
+# Arguments that the card repeats where they were given (not their paths: those are of one machine).
+DATA_ARGUMENTS = {
+    "pretrain_cities": None,
+    "city_temperature": 1.0,
+    "cut_day": None,
+    "horizon_days": 15,
+    "eval_fraction": 0.1,
+    "input_seq_length": None,
+    "predict_seq_length": None,
+    "look_back_len": None,
+    "windows_per_user": 1,
+}
+RUN_ARGUMENTS = (
+    *("learning_rate", "location_embedding_lr", "num_train_epochs", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "warmup_steps", "weight_decay", "eval_users", "decoder", "seed"),
+)
 
 
 class HubError(OSError):
@@ -119,6 +135,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         model_name=repo_id.rpartition("/")[2],
         eval_results=evaluation or None,
     )
+    source = record["model"].get("model_path")
     others = [name for name in data.get("pretrain_cities") or [] if name != city["name"]]
     text = _TEXT.format(
         metadata=metadata.to_yaml(),
@@ -132,12 +149,35 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         users=city["users"],
         records=f"{city['records']:,}",
         others=f" Trained together with cities {', '.join(others)}." if others else "",
+        source=" Training went on from another model; what that one had seen is not told here." if source else "",
+        command=_command(record, city["name"]),
+        processes=record["training"].get("world_size", 1),
         cut_day=results["cut_day"],
         seed=results["seed"],
+        decoder=results["decoder"],
         scores=_scores(results) if scored else "This run held no users out, so it has no scores.",
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     )
     return ModelCard(text)
+
+
+def _command(record: dict[str, Any], city: str) -> str:
+    """The training command, with every setting that this run was given; folders are the reader's own."""
+    parts = ["accelerate launch train_hf.py", f"--city {city} --data_dir DIR"]
+    model = dict(record["model"])
+    if model.pop("model_path", None):
+        parts.append("--model_path MODEL")
+    # What they are where nothing was asked for.
+    usual = {"model_name": "STMoEBert", "cell_table": "keep", "city_embedding": False} | DATA_ARGUMENTS
+    given = model | {name: record["data"].get(name) for name in DATA_ARGUMENTS}
+    values = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
+    values |= {name: record["training"][name] for name in RUN_ARGUMENTS if name in record["training"]}
+    if record["training"].get("max_steps", -1) > 0:
+        values["max_steps"] = record["training"]["max_steps"]
+    for name, value in values.items():
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts.append(f"--{name} {text.lower() if isinstance(value, bool) else text}")
+    return " \\\n    ".join(parts)
 
 
 def _scores(results: dict[str, Any]) -> str:
@@ -183,15 +223,30 @@ processor = AutoProcessor.from_pretrained("{repo_id}", trust_remote_code=True)
 
 ## Data and split
 
-City {city}, files in the format of edition {edition} of the HuMob Challenge: {users} users, {records} records.{others}
-Of the held-out users, nothing from day {cut_day} on was seen in training. Seed {seed}. The records are not in this
-repository.
+City {city}, files in the format of edition {edition} of the HuMob Challenge: {users} users, {records} records.
+Of the held-out users, nothing from day {cut_day} on was seen in this training.{others}{source}
+Seed {seed}. The records are not in this repository.
+
+## Training
+
+```
+{command}
+```
+
+Processes: {processes}, each with this batch size.
 
 ## Scores
 
 Editions of the metrics cannot be compared with each other. GEO-BLEU: higher is better; DTW: lower is better.
 
 {scores}
+
+The decoder `day` chooses a whole day at once and needs the package: the pipeline has the others.
+
+```
+python -m stmoe_hf predict --model {repo_id} --data_dir DIR --city {city} --decoder {decoder} --output P.csv.gz
+python -m stmoe_hf score --prediction P.csv.gz --reference TRUTH.csv.gz --edition humob2024
+```
 
 ## Limits, privacy and misuse
 
@@ -204,11 +259,17 @@ Editions of the metrics cannot be compared with each other. GEO-BLEU: higher is 
 - A network can keep traces of what it was trained on. Before a model of private data is published, think about
   whether it should be.
 
+## Licence
+
+Code and weights: Apache-2.0. The data are their owners'.
+
 ## Citation
 
-The system: ST-MoE-BERT, HuMob Challenge 2024 (ACM SIGSPATIAL 2024). The data: Yabe, Tsubouchi, Shimizu, Sekimoto,
-Sezaki, Moro and Pentland, "YJMob100K: City-scale and longitudinal dataset of anonymized human mobility trajectories",
-Scientific Data 11, 2024. The metric: Shimizu, Tsubouchi and Yabe, "GEO-BLEU", SIGSPATIAL 2022.
+The system: Haoyu He, Haozheng Luo and Qi R. Wang, "ST-MoE-BERT: A Spatial-Temporal Mixture-of-Experts Framework for
+Long-Term Cross-City Mobility Prediction", HuMob Challenge 2024, https://doi.org/10.1145/3681771.3699910,
+arXiv:2410.14099. The data: Yabe, Tsubouchi, Shimizu, Sekimoto, Sezaki, Moro and Pentland, "YJMob100K: City-scale and
+longitudinal dataset of anonymized human mobility trajectories", Scientific Data 11, 2024,
+https://doi.org/10.1038/s41597-024-03237-9. The metric: Shimizu, Tsubouchi and Yabe, "GEO-BLEU", SIGSPATIAL 2022.
 
 Made with {versions}.
 """

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_mobility_bert import MobilityBertConfig
+from .configuration_mobility_bert import MobilityBertConfig, MobilityBertMoEConfig
 from .configuration_stmoe_bert import INPUT_COLUMNS
 from .modeling_stmoe_bert import CELL, DAY, DAY_OFF, DELTA, NO_LABEL, SLOT, WEEKDAY, STMoEBertOutput
 
@@ -93,6 +93,11 @@ class MobilityBertPreTrainedModel(PreTrainedModel):
     has_mixture = False
 
     def __init__(self, config: MobilityBertConfig):
+        if config.model_type != self.config_class.model_type:
+            # It would be saved as the other network.
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, not a {type(config).__name__}"
+            )
         super().__init__(config)
         self.day_embedding = nn.Embedding(config.num_days, config.day_embedding_size)
         self.time_embedding = nn.Embedding(config.num_slots, config.time_embedding_size)
@@ -272,6 +277,7 @@ class MobilityBERT(MobilityBertPreTrainedModel):
 class MobilityBERTMoE(MobilityBertPreTrainedModel):
     """The published network with the mixture of all experts between the BERT and the output."""
 
+    config_class = MobilityBertMoEConfig
     has_mixture = True
 
 

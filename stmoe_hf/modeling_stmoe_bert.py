@@ -154,6 +154,17 @@ class STMoEBertRecordFeatures(nn.Module):
         return torch.zeros_like(first).scatter_(1, order, first)
 
 
+class STMoEBertCityEmbedding(nn.Embedding):
+    """A vector for each city that was trained on, which starts at 0; a city that was not gets the mean of them."""
+
+    def forward(self, city: Tensor | None, rows: int) -> Tensor:
+        """city [B] ids, -1 where unknown, or None -> [B, 1, H]."""
+        unknown = self.weight.mean(0)
+        if city is None:
+            return unknown.expand(rows, 1, -1)
+        return torch.where((city < 0)[:, None], unknown, super().forward(city.clamp(min=0)))[:, None]
+
+
 class STMoEBertEmbeddings(nn.Module):
     """Where and when of a record: embeddings concatenated, normalised, projected to the hidden size."""
 
@@ -177,13 +188,14 @@ class STMoEBertEmbeddings(nn.Module):
         if config.record_features:
             self.record_features = STMoEBertRecordFeatures(config)
             width += RECORD_FEATURES
+        self.city = STMoEBertCityEmbedding(len(config.cities), config.hidden_size) if config.cities else None
         self.is_asked = nn.Embedding(2, config.hidden_size)
         self.mask_id = config.mask_id
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.projection = nn.Linear(width, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, inputs: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, attention_mask: Tensor, city: Tensor | None = None) -> Tensor:
         parts = [table(inputs[..., self.columns[name]]) for name, table in self.temporal.items()]
         parts.append(torch.log1p(inputs[..., DELTA, None].to(self.norm.weight.dtype)))
         if self.location is not None:
@@ -191,6 +203,8 @@ class STMoEBertEmbeddings(nn.Module):
         if self.record_features is not None:
             parts.append(self.record_features(inputs, attention_mask).to(self.norm.weight.dtype))
         hidden = self.projection(self.norm(torch.cat(parts, dim=-1)))
+        if self.city is not None:
+            hidden = hidden + self.city(city, len(inputs))
         return self.dropout(hidden + self.is_asked((inputs[..., CELL] == self.mask_id).long()))
 
 
@@ -325,6 +339,8 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             module.set_to_time_kernel()
         elif isinstance(module, STMoEBertSpread):
             module.set_to_start()
+        elif isinstance(module, STMoEBertCityEmbedding):
+            init.zeros_(module.weight)
         elif isinstance(module, STMoEBertGate):
             init.zeros_(module.weight)
             init.constant_(module.bias, math.log(HISTORY_WEIGHT / (1 - HISTORY_WEIGHT)))
@@ -352,6 +368,7 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         inputs: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        city: Tensor | None = None,
         **kwargs,
     ) -> MoEModelOutput:
         """Encode records.
@@ -360,12 +377,13 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
             inputs: [B, T, 6] integers, columns as in `INPUT_COLUMNS`; the cell is `mask_id` where asked for.
             attention_mask: [B, T], 1 where there is a record. By default from the padding cells of `inputs`.
             inputs_embeds: [B, T, H], in place of the embedding of `inputs`.
+            city: [B] number of each row's city in `config.cities`, -1 where it is unknown. By default all are.
         """
         if inputs is None and inputs_embeds is None:
             raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
         if inputs is not None and attention_mask is None:
             attention_mask = self._where_there_is_a_record(inputs)
-        hidden = self.embeddings(inputs, attention_mask) if inputs_embeds is None else inputs_embeds
+        hidden = self.embeddings(inputs, attention_mask, city) if inputs_embeds is None else inputs_embeds
         if hidden.shape[1] > self.config.max_seq_length:
             raise ValueError(
                 f"a row has {hidden.shape[1]} records; this model takes {self.config.max_seq_length} (max_seq_length)."
@@ -449,10 +467,10 @@ class STMoEBertHistoryHead(nn.Module):
     def __init__(self, config: STMoEBertConfig):
         super().__init__()
         self.num_slots = config.num_slots
-        self.slot_decay = nn.Parameter(torch.empty(()))
-        self.day_decay = nn.Parameter(torch.empty(()))
-        self.other_kind_of_day = nn.Parameter(torch.empty(()))
-        self.same_weekday = nn.Parameter(torch.empty(()))
+        self.slot_decay = nn.Parameter(torch.empty(1))
+        self.day_decay = nn.Parameter(torch.empty(1))
+        self.other_kind_of_day = nn.Parameter(torch.empty(1))
+        self.same_weekday = nn.Parameter(torch.empty(1))
         self.mask_id = config.mask_id
 
         # The relation of two records takes few values, so the network runs over them once a batch, not over pairs.
@@ -636,6 +654,20 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
     def get_output_embeddings(self) -> nn.Module | None:
         return None if self.cell_head is None else self.cell_head.decoder
 
+    @torch.no_grad()
+    def add_cities(self, names: list[str]) -> None:
+        """Give cities that have none a vector of their own; it starts from the mean of the known ones, at first 0."""
+        known = self.config.cities or []
+        cities = [*known, *dict.fromkeys(name for name in names if name not in known)]
+        if cities == known:
+            return
+        table = STMoEBertCityEmbedding(len(cities), self.config.hidden_size, device=self.device, dtype=self.dtype)
+        init.zeros_(table.weight)
+        if known:
+            old = self.model.embeddings.city.weight
+            table.weight.copy_(torch.cat([old, old.mean(0).expand(len(cities) - len(known), -1)]))
+        self.model.embeddings.city, self.config.cities = table, cities
+
     @can_return_tuple
     def forward(
         self,
@@ -660,6 +692,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             num_candidates: give log-probabilities of candidate cells only: the history's, and this many of the
                 most probable others of each row.
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
+            city: among the other keywords, which go to the encoder: see `STMoEBertModel.forward`.
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
         if inputs is not None and attention_mask is None:

@@ -43,7 +43,7 @@ def predict_cells(
 
     Args:
         model: `STMoEBertForMobility` or another model with its inputs, wrapped or not.
-        batch: `inputs` [B, T, 6], `attention_mask` [B, T], `labels` [B, T].
+        batch: `inputs` [B, T, 6], `attention_mask` [B, T], `labels` [B, T], and `city` [B] or none.
         grid: where the cells lie.
         settings: how cells are chosen.
 
@@ -63,6 +63,8 @@ def predict_cells(
         rows = torch.nonzero(counts > first)[:, 0]
         in_block = asked[rows] & (rank[rows] >= first) & (rank[rows] < first + block)
         part = _cut(inputs[rows], labels[rows], in_block, settings.input_seq_length, grid.pad_id)
+        if "city" in batch:
+            part["city"] = batch["city"][rows]
         output = model(**part, num_candidates=settings.num_candidates)
         probabilities = output.logits.exp()
         exists = torch.arange(probabilities.shape[1], device=inputs.device) < in_block.sum(-1, keepdim=True)

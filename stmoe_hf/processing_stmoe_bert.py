@@ -103,10 +103,10 @@ class MobilityProcessor(ProcessorMixin):
         """Windows of different lengths -> one batch.
 
         Args:
-            windows: each with `inputs` [T, 6], and `labels` [T] or none.
+            windows: each with `inputs` [T, 6], `labels` [T] or none, and `city`, the number of its city, or none.
 
         Returns:
-            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] if the windows have them.
+            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] and `city` [B] if the windows have them.
         """
         rows, width = len(windows), max(len(window["inputs"]) for window in windows)
         inputs = np.zeros((rows, width, len(INPUT_COLUMNS)), np.int64)
@@ -122,6 +122,8 @@ class MobilityProcessor(ProcessorMixin):
         batch = {"inputs": torch.from_numpy(inputs), "attention_mask": torch.from_numpy(attention_mask)}
         if "labels" in windows[0]:
             batch["labels"] = torch.from_numpy(labels)
+        if "city" in windows[0]:
+            batch["city"] = torch.tensor([int(window["city"]) for window in windows])
         return batch
 
     def __call__(self, trajectories: Any, return_tensors: str | None = "pt") -> BatchFeature:

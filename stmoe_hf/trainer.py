@@ -84,8 +84,11 @@ class MobilityTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         # The windows of a whole optimisation step are drawn together, so that the number of processes and of
         # accumulation steps changes nothing.
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(train_dataset or self.train_dataset, step, self.args.seed)  # type: ignore[arg-type]
+        args, windows = self.args, train_dataset or self.train_dataset
+        everywhere = args.train_batch_size * args.world_size
+        step = everywhere * args.gradient_accumulation_steps
+        multiple = everywhere if args.world_size > 1 else 1
+        return LengthGroupedSampler(windows, step, args.seed, multiple=multiple)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

@@ -38,6 +38,7 @@ from .data.windows import (
 from .processing_stmoe_bert import MobilityProcessor
 from .spacetime import Calendar, Grid
 from .trainer import MobilityTrainer, predicted_records, scores_of, true_records
+from .transfer import CELL_TABLE, begin_cell_table_anew, city_id, city_key, freeze
 
 logger = logging.getLogger(__name__)
 RESULTS, PREDICTIONS, RUN = "all_results.json", "predictions.csv.gz", "run.json"
@@ -46,7 +47,9 @@ PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "nump
 
 def main(argv: list[str] | None = None) -> int:
     """The command: arguments in, exit status out; what goes wrong is said in one line."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    # Of several processes the first one speaks; of the others only what went wrong in them is heard.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         run(*parse_arguments(sys.argv[1:] if argv is None else argv))
@@ -96,18 +99,22 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     split = split_users(city, cut_day, data_args.eval_fraction, args.seed)
     shape = data_args.window_shape()
     _refuse_long_trajectories([city, *others], shape, config.max_seq_length)
+    trains = args.num_train_epochs > 0 and args.max_steps != 0
+    cities = _cities_with_a_vector(model_args, config, [city, *others] if trains else [])
+    own_id = city_id(cities, city)
 
-    test = PredictionWindows(city, split.held_out, cut_day, shape, processor)
-    asked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True)
-    validation, split = _validation(city, split, args, shape, processor)
-    parts = [TrainingWindows(city, split, shape, processor, args.seed, data_args.windows_per_user)]
+    test = PredictionWindows(city, split.held_out, cut_day, shape, processor, city_id=own_id)
+    asked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True, city_id=own_id)
+    validation, split = _validation(city, split, args, shape, processor, own_id)
+    per_user = data_args.windows_per_user
+    parts = [TrainingWindows(city, split, shape, processor, args.seed, per_user, own_id)]
     for other in others:
         whole = split_users(other, other.edition.cut_day, 0.0, args.seed)
-        parts.append(TrainingWindows(other, whole, shape, processor, args.seed, data_args.windows_per_user))
+        parts.append(TrainingWindows(other, whole, shape, processor, args.seed, per_user, city_id(cities, other)))
     train = JointWindows(parts, data_args.city_temperature) if others else parts[0]
     _say_split(city, split, train, validation, test, asked)
 
-    model = _model(model_args, city, args)
+    model = _model(model_args, city, args, cities)
     trainer = MobilityTrainer(
         model=model,
         args=args,
@@ -123,7 +130,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
                 shutil.rmtree(path)
         _write_json(folder / RUN, _record_of_run(model_args, data_args, args, city, split))
     results: dict[str, Any] = {}
-    if args.num_train_epochs > 0 and args.max_steps != 0:
+    if trains:
         results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
     trainer.save_model()
     trainer.save_state()
@@ -135,12 +142,13 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         outcome = trainer.predict(test, metric_key_prefix="test")  # type: ignore[arg-type]
         results |= outcome.metrics or {}
         predicted.append(predicted_records(test, outcome.predictions[0]))
-        if trainer.is_world_process_zero():
-            results |= _baseline_scores(city, test, progress=not args.disable_tqdm)
     if len(asked):
         outcome = trainer.predict(asked, metric_key_prefix="masked")  # type: ignore[arg-type]
         predicted.append(predicted_records(asked, outcome.predictions[0]))
+    # From here on no process waits for another.
     if trainer.is_world_process_zero():
+        if len(test):
+            results |= _baseline_scores(city, test, progress=not args.disable_tqdm)
         if predicted:
             with open_aside(folder / PREDICTIONS) as file:
                 pd.concat(predicted).sort_values(["uid", "d", "t"]).to_csv(file, index=False)
@@ -243,7 +251,28 @@ def _refuse_long_trajectories(cities: list[City], shape: WindowShape, most: int)
             )
 
 
-def _model(model_args: ModelArguments, city: City, args: RunArguments) -> PreTrainedModel:
+def _cities_with_a_vector(model_args: ModelArguments, config: Any, trained_on: list[City]) -> list[str]:
+    """The cities of the model's city embedding: those it knows already, then those that it is trained on now."""
+    known = list(getattr(config, "cities", None) or [])
+    if not known and not model_args.city_embedding:
+        return []
+    return list(dict.fromkeys([*known, *map(city_key, trained_on)]))
+
+
+def _model(model_args: ModelArguments, city: City, args: RunArguments, cities: list[str]) -> PreTrainedModel:
+    """The model that training starts from: a new one or a saved one, its parts kept, frozen or begun anew."""
+    model = _new_or_saved(model_args, city, args)
+    if model_args.cell_table == "reinit" and not begin_cell_table_anew(model, args.seed):
+        logger.info("the model has no table of cells: nothing was drawn anew")
+    if cities:
+        if not hasattr(model, "add_cities"):
+            raise ValueError(f"{type(model).__name__} has no city embedding; that belongs to STMoEBert")
+        model.add_cities(cities)  # type: ignore[operator]
+    freeze(model, [*(model_args.freeze or []), *([CELL_TABLE] if model_args.cell_table == "freeze" else [])])
+    return model
+
+
+def _new_or_saved(model_args: ModelArguments, city: City, args: RunArguments) -> PreTrainedModel:
     set_seed(args.seed)
     if model_args.model_path is None:
         return model_args.new_model(
@@ -259,7 +288,12 @@ def _model(model_args: ModelArguments, city: City, args: RunArguments) -> PreTra
 
 
 def _validation(
-    city: City, split: Split, args: RunArguments, shape: Any, processor: MobilityProcessor
+    city: City,
+    split: Split,
+    args: RunArguments,
+    shape: Any,
+    processor: MobilityProcessor,
+    own_id: int | None,
 ) -> tuple[PredictionWindows | None, Split]:
     """Some users' last days before the cut, kept from training, to choose a checkpoint without the held-out days."""
     if args.eval_strategy == "no":
@@ -269,7 +303,7 @@ def _validation(
     order = np.argsort(draw(args.seed, 1, city.uids), kind="stable")
     rows = np.sort(order[:count])
     if cut > city.calendar.first_day:
-        windows = PredictionWindows(city, rows, cut, shape, processor)
+        windows = PredictionWindows(city, rows, cut, shape, processor, city_id=own_id)
         if len(windows):
             train_until = split.train_until.copy()
             train_until[rows] = cut
@@ -310,16 +344,27 @@ def _say_split(city: City, split: Split, train, validation, test, asked) -> None
 def _record_of_run(model_args, data_args, args, city: City, split: Split) -> dict[str, Any]:
     """What a repetition of the run needs to know."""
     return {
-        "command": sys.argv,
+        "command": _without_tokens(sys.argv),
         "model": vars(model_args),
         "data": vars(data_args),
-        "training": args.to_dict(),
+        "training": args.to_dict() | {"world_size": args.world_size},
         "city": {"name": city.name, "edition": city.edition.name, "users": len(city), "records": city.num_records},
         "source": [str(path) for path in city.source],
         "held_out_uids": city.uids[split.held_out].tolist(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "gpus": torch.cuda.device_count()},
     }
+
+
+def _without_tokens(command: list[str]) -> list[str]:
+    """A command line without the values of options like --hub_token."""
+    words, secret = [], False
+    for word in command:
+        option, equals, _ = word.partition("=")
+        is_secret = option.startswith("--") and "token" in option
+        words.append("..." if secret else f"{option}=..." if is_secret and equals else word)
+        secret = is_secret and not equals
+    return words
 
 
 def _version(package: str) -> str:

@@ -7,11 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class HubServer(ThreadingHTTPServer):
-    """Keeps what is committed in `files`; `token` may write; the next `failures` commits are broken off."""
+    """Keeps what is committed in `files`; `token` may write.
+
+    The next `failures` commits and `broken_uploads` weights are broken off; commits are answered by `status` if set.
+    """
 
     def __init__(self, token: str = "hf_right"):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.token, self.failures = token, 0
+        self.token, self.failures, self.broken_uploads = token, 0, 0
+        self.status: int | None = None
+        self.sent = 0  # weights that were sent whole
         self.files: dict[str, bytes] = {}
         self.uploads: dict[str, bytes] = {}
         self.repositories: dict[str, bool] = {}  # id -> private
@@ -48,7 +53,13 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def do_PUT(self):
+        if self.server.broken_uploads:
+            self.server.broken_uploads -= 1
+            self.rfile.read(1000)
+            self.connection.close()
+            return
         self.server.uploads[self.path.rpartition("/")[2]] = self.body()
+        self.server.sent += 1
         self.answer({})
 
     def do_POST(self):
@@ -81,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             ]
             return self.answer({"transfer": "basic", "objects": objects})
         if "/commit/" in self.path:
+            if self.server.status is not None:
+                return self.answer({"error": "out of order"}, self.server.status)
             if self.server.failures:
                 self.server.failures -= 1
                 self.connection.close()

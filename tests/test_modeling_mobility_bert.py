@@ -1,8 +1,5 @@
 """The published networks as models of transformers: inputs, loss, training, saving, refusals."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ NETWORKS = (MobilityBERT, MobilityBERTMoE)
 MASK, PAD = 20, 21
 
 
-def small_config(**changes) -> MobilityBertConfig:
+def small_config(kind: type[MobilityBertConfig] = MobilityBertConfig, **changes) -> MobilityBertConfig:
     sizes = {
         "grid_width": 5,
         "grid_height": 4,
@@ -38,12 +35,12 @@ def small_config(**changes) -> MobilityBertConfig:
         "num_experts": 3,
         "head_chunk_size": 4,
     }
-    return MobilityBertConfig(**{**sizes, **changes})
+    return kind(**{**sizes, **changes})
 
 
 def small_model(network: type, seed: int = 0, **changes):
     torch.manual_seed(seed)
-    return network(small_config(**changes)).eval()
+    return network(small_config(network.config_class, **changes)).eval()
 
 
 def row(length: int, asked: int, seed: int = 0) -> Tensor:
@@ -253,26 +250,6 @@ def test_weights_that_a_checkpoint_lacks_start_as_those_of_the_published_code(tm
     assert 0.015 < model.bert.encoder.layer[0].attention.self.query.weight.std() < 0.025  # BERT's own
 
 
-def test_remote_code_gives_the_same_network_without_the_package(batch, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(MobilityBertConfig, "_auto_class", "AutoConfig")
-    monkeypatch.setattr(MobilityBERTMoE, "_auto_class", "AutoModel")
-    model = small_model(MobilityBERTMoE)
-    model.save_pretrained(tmp_path / "model")
-    torch.save((*batch, model(*batch).logits), tmp_path / "batch.pth")
-    script = (
-        "import sys, torch; from transformers import AutoModel\n"
-        "inputs, mask, logits = torch.load('batch.pth')\n"
-        "model = AutoModel.from_pretrained('model', trust_remote_code=True)\n"
-        "assert type(model).__name__ == 'MobilityBERTMoE' and 'stmoe_hf' not in sys.modules\n"
-        "assert (model(inputs, mask).logits - logits).abs().max() < 1e-6\n"
-    )
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -297,6 +274,11 @@ def test_a_configuration_that_cannot_work_is_refused(changes: dict, message: str
 def test_settings_of_parts_that_the_networks_do_not_have_are_refused():
     with pytest.raises(ValueError, match="no num_experts_per_tok, history_head; those belong to STMoEBert"):
         small_config(history_head=True, num_experts_per_tok=2)
+
+
+def test_the_configuration_of_the_other_network_is_refused():
+    with pytest.raises(TypeError, match="MobilityBERTMoE takes a MobilityBertMoEConfig, not a MobilityBertConfig"):
+        MobilityBERTMoE(small_config())
 
 
 def test_inputs_that_cannot_be_right_are_refused(batch):

@@ -137,7 +137,9 @@ def convert(
         raise FileExistsError(f"{output} exists already; name another --output or remove it")
     state = read_state_dict(weights)
     network = MobilityBERTMoE if any(name.startswith("moe.") for name in state) else MobilityBERT
-    config = _config(read_arguments(arguments), arguments, state, grid_width, grid_height, bert_attention_heads)
+    config = _config(
+        network, read_arguments(arguments), arguments, state, grid_width, grid_height, bert_attention_heads
+    )
     with torch.device("meta"):
         expected = network(config).state_dict()
     state = {name: value for name, value in state.items() if name not in UNUSED}
@@ -225,6 +227,7 @@ def read_arguments(path: Path) -> dict[str, Any]:
 
 
 def _config(
+    network: type[MobilityBertPreTrainedModel],
     arguments: dict[str, Any],
     path: Path,
     state: dict[str, Tensor],
@@ -248,7 +251,7 @@ def _config(
             bert_attention_heads = RELEASED_HEADS
     given = {name: arguments[name] for name in (*NETWORK_ARGUMENTS, *LOOK_ARGUMENTS) if name in arguments}
     try:
-        return MobilityBertConfig(
+        return network.config_class(
             grid_width=grid_width,
             grid_height=grid_height,
             bert_attention_heads=bert_attention_heads,

@@ -19,6 +19,7 @@ from ..decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
 from ..prediction import PredictionSettings, predict_windows
 from ..processing_stmoe_bert import MobilityProcessor
 from ..spacetime import Calendar, Grid
+from ..transfer import city_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     cut_day = city.edition.cut_day if args.cut_day is None else args.cut_day
     masked = np.flatnonzero(city.masked_counts)
     plain = np.flatnonzero(city.masked_counts == 0) if args.plain or not len(masked) else masked[:0]
+    own_id = city_id(getattr(model.config, "cities", None), city)
     parts = [
-        PredictionWindows(city, masked, cut_day, shape, processor, masked=True),
-        PredictionWindows(city, plain, cut_day, shape, processor),
+        PredictionWindows(city, masked, cut_day, shape, processor, masked=True, city_id=own_id),
+        PredictionWindows(city, plain, cut_day, shape, processor, city_id=own_id),
     ]
     if not any(len(windows) for windows in parts):
         raise DataError(f"city {city.name} asks for nothing: no masked record, and no record from day {cut_day} on")

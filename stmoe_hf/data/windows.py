@@ -128,7 +128,7 @@ class WindowShape:
 
 
 class TrainingWindows(Dataset):
-    """Windows for training: item `epoch * len(self) + i` is window i of that epoch.
+    """Windows for training: item `epoch * len(self) + i` is window i of that epoch; -1 - item is it without labels.
 
     One shot: a window of each user in each epoch, cut at a day drawn from (seed, epoch, uid). Published regime: every
     window of every user, the same in each epoch. Either way a window is a function of its number alone, so workers,
@@ -136,9 +136,17 @@ class TrainingWindows(Dataset):
     """
 
     def __init__(
-        self, city: City, split: Split, shape: WindowShape, processor: MobilityProcessor, seed: int, per_user: int = 1
+        self,
+        city: City,
+        split: Split,
+        shape: WindowShape,
+        processor: MobilityProcessor,
+        seed: int,
+        per_user: int = 1,
+        city_id: int | None = None,
     ):
         self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
+        self.city_id = city_id
         self.mask_id = city.grid.mask_id
         if not shape.in_blocks:
             rows, self._first_cut, self._last_cut = self._cut_ranges()
@@ -205,6 +213,8 @@ class TrainingWindows(Dataset):
         return self.city.lengths[self.rows] * np.minimum(share, 1.0)
 
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        if item < 0:
+            return _without_labels(self[-1 - item])
         epoch, window = divmod(int(item), len(self))
         row = int(self.rows[window])
         person = self.city.trajectory(row)
@@ -224,7 +234,7 @@ class TrainingWindows(Dataset):
             start = max(start, asked - self.shape.input_seq_length)
         if self.shape.predict_seq_length is not None:
             end = min(end, asked + self.shape.predict_seq_length)
-        return _window(self.processor, person, start, end, np.arange(asked, end))
+        return _window(self.processor, person, start, end, np.arange(asked, end), self.city_id)
 
 
 class JointWindows(Dataset):
@@ -261,6 +271,8 @@ class JointWindows(Dataset):
         return np.concatenate(sizes)
 
     def __getitem__(self, item: int) -> dict[str, np.ndarray]:
+        if item < 0:
+            return _without_labels(self[-1 - item])
         epoch, window = divmod(int(item), len(self))
         city = int(np.searchsorted(self._first, window, side="right")) - 1
         return self.cities[city][epoch * int(self._counts[city]) + window - int(self._first[city])]
@@ -280,8 +292,10 @@ class PredictionWindows(Dataset):
         shape: WindowShape,
         processor: MobilityProcessor,
         masked: bool = False,
+        city_id: int | None = None,
     ):
         self.city, self.cut_day, self.shape, self.processor, self.masked = city, cut_day, shape, processor, masked
+        self.city_id = city_id
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         asked = np.array([len(self._asked(int(row))) for row in rows], np.int64)
@@ -328,17 +342,27 @@ class PredictionWindows(Dataset):
         start, end = 0, int(asked[-1]) + 1
         if self.shape.input_seq_length is not None:
             start = max(0, int(asked[0]) - self.shape.input_seq_length)
-        return _window(self.processor, person, start, end, asked)
+        return _window(self.processor, person, start, end, asked, self.city_id)
 
 
-def _window(processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray) -> dict:
-    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label."""
+def _window(
+    processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray, city_id: int | None
+) -> dict:
+    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label.
+
+    With `city_id`, the number of the city in the model's `config.cities`, -1 if it has none, it stands in `city`.
+    """
     mask_id = processor.grid.mask_id
     cell, labels = person.cell[start:end].copy(), np.full(end - start, NO_LABEL, np.int64)
     known = person.cell[asked] != mask_id
     labels[asked[known] - start] = person.cell[asked[known]]
     cell[asked - start] = mask_id
-    return {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+    window = {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+    return window if city_id is None else window | {"city": np.int64(city_id)}
+
+
+def _without_labels(window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return window | {"labels": np.full_like(window["labels"], NO_LABEL)}
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -346,21 +370,36 @@ class LengthGroupedSampler(Sampler[int]):
 
     Windows are shuffled, cut into groups of 16 batches, and sorted by length within a group, the batches of a group
     then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
+
+    Args:
+        windows: to draw from.
+        batch_size: windows of an optimisation step, over accumulation and processes.
+        seed: of the order.
+        batches_per_group: see above.
+        multiple: the items of an epoch are made up to a multiple of this by windows without labels, which count for
+            nothing: so several processes have equally many, and learn what one would.
     """
 
     def __init__(
-        self, windows: TrainingWindows | JointWindows, batch_size: int, seed: int, batches_per_group: int = 16
+        self,
+        windows: TrainingWindows | JointWindows,
+        batch_size: int,
+        seed: int,
+        batches_per_group: int = 16,
+        multiple: int = 1,
     ):
         self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
         self.group = batch_size * batches_per_group
+        self.blanks = -len(windows) % multiple
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.windows) + self.blanks
 
     def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.windows)
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.windows))
         sizes = self.windows.sizes(self.epoch)
@@ -373,6 +412,8 @@ class LengthGroupedSampler(Sampler[int]):
         whole = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]
         for index in random.permutation(len(whole)):
-            yield from (int(i) + self.epoch * len(self) for i in whole[index])
+            yield from (first + int(i) for i in whole[index])
         for batch in rest:
-            yield from (int(i) + self.epoch * len(self) for i in batch)
+            yield from (first + int(i) for i in batch)
+        # Short windows, without their labels.
+        yield from (-1 - first - int(i) for i in np.resize(np.argsort(sizes, kind="stable"), self.blanks))
