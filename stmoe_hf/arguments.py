@@ -25,7 +25,7 @@ NETWORKS: dict[str, type[PreTrainedModel]] = {
 # Fields of ModelArguments that are not fields of the model's configuration.
 NOT_IN_CONFIG = ("model_name", "model_path", "attn_implementation", "experts_implementation")
 # Fields of a configuration that may change when training goes on from a saved model: no weight depends on them.
-MAY_CHANGE = ("dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
+MAY_CHANGE = ("dropout", "attention_dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
 
 
 @dataclass
@@ -50,6 +50,9 @@ class ModelArguments:
     num_attention_heads: int | None = field(default=None, metadata={"help": "Heads (published: attention_heads)."})
     intermediate_size: int | None = field(default=None, metadata={"help": "Inner width of a dense feed-forward."})
     dropout: float | None = field(default=None, metadata={"help": "Of embeddings, attention and feed-forwards."})
+    attention_dropout: float | None = field(
+        default=None, metadata={"help": "Of the attention's weights; unset: as dropout. 0 is faster."}
+    )
     max_seq_length: int | None = field(default=None, metadata={"help": "Longest sequence (records) of a window."})
     num_experts: int | None = field(default=None, metadata={"help": "Experts of a sparse layer; 0: dense network."})
     num_experts_per_tok: int | None = field(default=None, metadata={"help": "Experts that a record is sent to."})
@@ -71,7 +74,7 @@ class ModelArguments:
     head_chunk_size: int | None = field(default=None, metadata={"help": "Asked-for records a step of that head."})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default), eager, ..."})
     experts_implementation: str | None = field(
-        default=None, metadata={"help": "eager or grouped_mm; unset: the faster one on this machine."}
+        default=None, metadata={"help": "eager, stmoe_grouped, ...; unset: the fastest on this machine."}
     )
 
     def config_values(self) -> dict[str, Any]:

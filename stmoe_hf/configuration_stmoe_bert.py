@@ -21,6 +21,8 @@ class STMoEBertConfig(PreTrainedConfig):
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the encoder (the published names
             `hidden_layers` and `attention_heads` are accepted).
         dropout: of embeddings, attention and feed-forwards.
+        attention_dropout: of the attention's weights; None takes `dropout`. At 0 attention never holds a [T, T] tensor:
+            training takes a fraction of the memory, and less time.
         max_seq_length: the longest sequence (history and asked-for records) that is accepted.
         num_experts: experts of a sparse layer; 0 makes every feed-forward dense.
         num_experts_per_tok: experts that a record is sent to.
@@ -73,6 +75,7 @@ class STMoEBertConfig(PreTrainedConfig):
     intermediate_size: int = 512
     hidden_act: str = "gelu"
     dropout: float | int = 0.1
+    attention_dropout: float | int | None = None
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     max_seq_length: int = 4096
@@ -90,7 +93,7 @@ class STMoEBertConfig(PreTrainedConfig):
     history_spread: int = 0
     record_features: bool = False
     cell_head: bool = True
-    head_chunk_size: int = 1024
+    head_chunk_size: int = 256
 
     def __post_init__(self, **kwargs):
         # The published name of a field that `attribute_map` renames would otherwise be set after the checks.
@@ -124,8 +127,9 @@ class STMoEBertConfig(PreTrainedConfig):
             problems.append("sparse_layers needs num_experts above 0")
         if not (self.history_head or self.cell_head):
             problems.append("history_head and cell_head are both off; one of them must give the cells")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout is {self.dropout}; it must lie in 0..1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                problems.append(f"{name} is {getattr(self, name)}; it must lie in 0..1")
         if problems:
             raise ValueError("this configuration cannot work: " + "; ".join(problems))
 
@@ -150,7 +154,7 @@ class STMoEBertConfig(PreTrainedConfig):
 
     @property
     def attention_probs_dropout_prob(self) -> float:
-        return self.dropout
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
 
     @property
     def is_decoder(self) -> bool:
