@@ -21,8 +21,8 @@ class STMoEBertConfig(PreTrainedConfig):
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the encoder (the published names
             `hidden_layers` and `attention_heads` are accepted).
         dropout: of embeddings, attention and feed-forwards.
-        attention_dropout: of the attention's weights; None takes `dropout`. At 0 attention never holds a [T, T] tensor:
-            training takes a fraction of the memory, and less time.
+        attention_dropout: of the attention's weights; None takes `dropout`. At 0 attention never holds a [T, T]
+            tensor: training takes less time and a fraction of the memory.
         max_seq_length: the longest sequence (history and asked-for records) that is accepted.
         num_experts: experts of a sparse layer; 0 makes every feed-forward dense.
         num_experts_per_tok: experts that a record is sent to.
@@ -127,9 +127,11 @@ class STMoEBertConfig(PreTrainedConfig):
             problems.append("sparse_layers needs num_experts above 0")
         if not (self.history_head or self.cell_head):
             problems.append("history_head and cell_head are both off; one of them must give the cells")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                problems.append(f"{name} is {getattr(self, name)}; it must lie in 0..1")
+        problems += [
+            f"{name} is {getattr(self, name)}; it must lie in 0..1"
+            for name in ("dropout", "attention_dropout")
+            if not 0 <= (getattr(self, name) or 0) < 1
+        ]
         if problems:
             raise ValueError("this configuration cannot work: " + "; ".join(problems))
 
