@@ -9,6 +9,7 @@ NOT_PUBLISHED = (
     "moe_intermediate_size",
     "sparse_layers",
     "router_aux_loss_coef",
+    "attention_dropout",
     "history_head",
     "history_content_size",
     "history_relation_size",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.integrations import use_experts_implementation
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, use_experts_implementation
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import MoEModelOutput
 from transformers.models.bert.modeling_bert import BertEncoder, BertLayer, BertSelfAttention
@@ -224,6 +224,19 @@ class STMoEBertRouter(nn.Module):
             return logits, F.softmax(top_logits, dim=-1), top_index
 
 
+class Permute(torch.autograd.Function):
+    """Rows in another order. The gradient is the same in the inverse order: no sums, so the same in every run."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
 @use_experts_implementation(has_gate=False, has_bias=True)
 class STMoEBertExperts(nn.Module):
     """All experts of a layer as three-dimensional weights; the forward here is the `eager` implementation."""
@@ -239,16 +252,61 @@ class STMoEBertExperts(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        top_k = top_k_index.shape[-1]
-        order = torch.argsort(top_k_index.flatten(), stable=True)
-        counts = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
-        record = order // top_k
-        parts = []
-        for expert, states in enumerate(hidden_states[record].split(counts)):
-            inner = self.act_fn(F.linear(states, self.up_proj[expert], self.up_proj_bias[expert]))
-            parts.append(F.linear(inner, self.down_proj[expert], self.down_proj_bias[expert]))
-        weighted = torch.cat(parts) * top_k_weights.flatten()[order, None]
-        return torch.zeros_like(hidden_states).index_add_(0, record, weighted.to(hidden_states.dtype))
+        states, expert, order, inverse = _sorted_by_expert(hidden_states, top_k_index)
+        # `unbind`, because the gradient of each `up_proj[expert]` would be a tensor of all experts.
+        weights = (self.up_proj, self.up_proj_bias, self.down_proj, self.down_proj_bias)
+        each = zip(*(weight.unbind(0) for weight in weights), strict=True)
+        counts = torch.bincount(expert, minlength=self.num_experts).tolist()
+        parts = [
+            F.linear(self.act_fn(F.linear(part, up, up_bias)), down, down_bias)
+            for part, (up, up_bias, down, down_bias) in zip(states.split(counts), each, strict=True)
+        ]
+        return _weighted_sum(torch.cat(parts), order, inverse, top_k_weights).to(hidden_states.dtype)
+
+
+def grouped_experts(
+    experts: STMoEBertExperts, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """The forward of `STMoEBertExperts` as grouped products, for GPUs: no loop, and nothing waits for the device.
+
+    Under autocast the products run in its dtype, as those of dense layers do, and the weights' gradients are fp32.
+    (transformers' own `grouped_mm` runs in fp32 there.)
+    """
+    device = hidden_states.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+    with torch.autocast(device, enabled=False):
+        states, expert, order, inverse = _sorted_by_expert(hidden_states.to(dtype), top_k_index)
+        is_of = (expert[:, None] == torch.arange(experts.num_experts, device=expert.device)).to(dtype)  # [N * k, E]
+        ends = is_of.sum(0, dtype=torch.float32).cumsum(0).to(torch.int32)
+
+        def linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            product = F.grouped_mm(states, weight.to(dtype).transpose(1, 2), offs=ends)
+            return product + is_of @ bias.to(dtype)  # a product, whose gradient needs no scattered sums
+
+        inner = experts.act_fn(linear(states, experts.up_proj, experts.up_proj_bias))
+        states = linear(inner, experts.down_proj, experts.down_proj_bias)
+        return _weighted_sum(states, order, inverse, top_k_weights).to(hidden_states.dtype)
+
+
+GROUPED_EXPERTS = "stmoe_grouped"
+ALL_EXPERTS_FUNCTIONS.register(GROUPED_EXPERTS, grouped_experts)
+
+
+def _sorted_by_expert(hidden_states: Tensor, top_k_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """States [N, H] and choices [N, k] -> states [N * k, H] and experts [N * k] in the order of the experts.
+
+    Also that order [N * k], and its inverse.
+    """
+    expert, order = top_k_index.flatten().sort(stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    states = hidden_states[:, None].expand(-1, top_k_index.shape[-1], -1).flatten(0, 1)
+    return Permute.apply(states, order, inverse), expert, order, inverse
+
+
+def _weighted_sum(states: Tensor, order: Tensor, inverse: Tensor, top_k_weights: Tensor) -> Tensor:
+    """States [N * k, H] in the order of the experts, weights [N, k] -> [N, H] sum over each record's experts."""
+    states = Permute.apply(states, inverse, order).unflatten(0, top_k_weights.shape)
+    return (states * top_k_weights[..., None]).sum(1)
 
 
 class STMoEBertSparseMoeBlock(nn.Module):
@@ -311,9 +369,11 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
     }
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
-        # On a CPU the loop over experts is faster than the grouped product (by a third, measured).
-        if requested_experts is None and not torch.cuda.is_available():
-            requested_experts = "eager"
+        if requested_experts is None:
+            sizes = (self.config.hidden_size, self.config.moe_intermediate_size or 0)
+            # The grouped product of bf16 wants rows of whole 16 bytes. On a CPU the loop is faster.
+            fits_gpu = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+            requested_experts = GROUPED_EXPERTS if fits_gpu and not any(size % 8 for size in sizes) else "eager"
         return super().get_correct_experts_implementation(requested_experts)
 
     def _where_there_is_a_record(self, inputs: Tensor) -> Tensor:
@@ -406,8 +466,9 @@ class CellLogProbability(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = torch.addmm(bias, hidden[part], weight.t()).float()
-            normaliser[part] = torch.logsumexp(logits, dim=-1)
             chosen[part] = logits.gather(1, labels[part, None])[:, 0]
+            highest = logits.amax(1)
+            normaliser[part] = logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest)
         ctx.save_for_backward(hidden, weight, bias, labels, normaliser)
         ctx.chunk = chunk
         return chosen - normaliser
@@ -415,19 +476,20 @@ class CellLogProbability(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         hidden, weight, bias, labels, normaliser = ctx.saved_tensors
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight)
-        bias_gradient = torch.zeros_like(bias)
-        for start in range(0, len(hidden), ctx.chunk):
+        gradient = gradient.to(hidden.dtype)
+        # At the label's logit the gradient is 1 - probability, elsewhere -probability: first the ones, ...
+        weighted = hidden * gradient[:, None]
+        hidden_gradient = weight[labels]
+        weight_gradient = torch.zeros_like(weight).index_add_(0, labels, weighted)
+        bias_gradient = torch.zeros_like(bias).index_add_(0, labels, gradient)
+        for start in range(0, len(hidden), ctx.chunk):  # ... then the probabilities
             part = slice(start, start + ctx.chunk)
             logits = torch.addmm(bias, hidden[part], weight.t()).float()
-            logits = logits.sub_(normaliser[part, None]).exp_().mul_(-gradient[part, None])
-            logits.scatter_add_(1, labels[part, None], gradient[part, None].to(logits.dtype))
-            logits = logits.to(hidden.dtype)
-            hidden_gradient[part] = logits @ weight
-            weight_gradient.addmm_(logits.t(), hidden[part])
-            bias_gradient += logits.sum(0)
-        return hidden_gradient, weight_gradient, bias_gradient, None, None
+            probability = logits.sub_(normaliser[part, None]).exp_().to(hidden.dtype)
+            hidden_gradient[part] -= probability @ weight
+            weight_gradient.addmm_(probability.t(), weighted[part], alpha=-1)
+            bias_gradient.addmv_(probability.t(), gradient[part], alpha=-1)
+        return hidden_gradient * gradient[:, None], weight_gradient, bias_gradient, None, None
 
 
 class STMoEBertCellHead(nn.Module):

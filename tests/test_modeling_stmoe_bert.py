@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel
 
 from stmoe_hf import STMoEBertConfig, STMoEBertForMobility, STMoEBertModel
@@ -115,7 +116,7 @@ def test_every_implementation_of_attention_and_experts_gives_the_same():
     assert usual.config._attn_implementation == "sdpa"
     expected = usual(inputs, labels=labels)
     expected.loss.backward()
-    for change in ({"attn": "eager"}, {"experts": "grouped_mm"}, {"experts": "batched_mm"}):
+    for change in ({"attn": "eager"}, *({"experts": name} for name in ("grouped_mm", "batched_mm", "stmoe_grouped"))):
         other = small_model()
         if "attn" in change:
             other.set_attn_implementation(change["attn"])
@@ -143,6 +144,91 @@ def test_experts_equal_a_plain_sum_over_the_chosen_ones():
             expected[record] += weights[record, choice] * (experts.down_proj[e] @ inner + experts.down_proj_bias[e])
     experts.config._experts_implementation = "eager"
     assert torch.allclose(experts(hidden, index, weights), expected, atol=1e-5)
+
+
+def test_in_bf16_the_grouped_experts_agree_with_the_loop_and_their_gradients_are_fp32():
+    inputs, labels = batch()
+    results = []
+    for implementation in ("eager", "stmoe_grouped"):
+        model = small_model()
+        model.set_experts_implementation(implementation)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(inputs, labels=labels).loss
+        loss.backward()
+        assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+        experts = model.model.encoder.layer[0].intermediate.experts
+        results.append((loss.detach(), gradients(experts)))
+    (loss, gradient), (grouped_loss, grouped_gradient) = results
+    assert torch.allclose(grouped_loss, loss, rtol=1e-2)
+    assert (grouped_gradient - gradient).norm() < 0.03 * gradient.norm()  # bf16 has 8 bits
+    assert gradient.norm() > 0
+
+
+def test_the_grouped_products_run_in_the_dtype_of_autocast():
+    class Watch(TorchDispatchMode):
+        dtypes: tuple = ()
+
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            if "_grouped_mm" in str(operator):
+                self.dtypes += (args[0].dtype, args[1].dtype)
+            return operator(*args, **(kwargs or {}))
+
+    model = small_model()
+    model.set_experts_implementation("stmoe_grouped")
+    with Watch() as watch, torch.autocast("cpu", dtype=torch.bfloat16):
+        model(batch()[0])
+    assert watch.dtypes == (torch.bfloat16,) * 8  # two products of two factors in two layers
+
+
+def test_experts_that_no_record_is_sent_to_are_handled_by_every_implementation():
+    torch.manual_seed(0)
+    experts = STMoEBertExperts(small_model().config)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    hidden, weights = torch.randn(6, 32), torch.rand(6, 2)
+    index = torch.tensor([[3, 1]] * 6)  # none to 0 and 2
+    results = []
+    for implementation in ("eager", "stmoe_grouped"):
+        experts.config._experts_implementation = implementation
+        experts.zero_grad()
+        result = experts(hidden, index, weights)
+        result.sum().backward()
+        results.append((result, experts.up_proj.grad.clone()))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-5)
+    assert not results[1][1][[0, 2]].any() and results[1][1][[1, 3]].any()
+
+
+@pytest.mark.parametrize("changes", [{"history_head": False}, {"history_spread": 2, "record_features": True}])
+def test_loss_and_predictions_equal_the_simple_path(changes):
+    """Each expert on its own records, attention written out, one softmax over all cells; then the same in small steps.
+
+    The fast path cuts the cross-entropy into chunks and takes the grouped products and fused attention.
+    """
+    inputs, labels = batch()
+    simple = small_model(**changes).train()  # dropout is 0
+    simple.set_attn_implementation("eager")
+    logits = simple(inputs).logits
+    truth = labels[labels != NO_LABEL]
+    loss = torch.nn.functional.nll_loss(logits, truth)
+    fast = small_model(**changes, head_chunk_size=5, attention_dropout=0.0).train()
+    fast.set_experts_implementation("stmoe_grouped")
+    output = fast(inputs, labels=labels)
+    fast_loss = output.loss - fast.config.router_aux_loss_coef * output.aux_loss
+    assert torch.allclose(fast_loss, loss, atol=1e-5)
+    assert torch.allclose(fast(inputs).logits, logits, atol=1e-5)
+    loss.backward()
+    fast_loss.backward()
+    assert torch.allclose(gradients(fast), gradients(simple), atol=1e-5)
+
+
+def test_dropout_of_the_attention_has_a_setting_of_its_own():
+    def of_attention(model):
+        return {layer.attention.self.dropout.p for layer in model.model.encoder.layer}
+
+    assert of_attention(small_model(dropout=0.3)) == {0.3}
+    apart = small_model(dropout=0.3, attention_dropout=0.0)
+    assert of_attention(apart) == {0.0} and apart.model.encoder.layer[0].output.dropout.p == 0.3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the grouped product is the default")
@@ -317,6 +403,7 @@ def test_bad_inputs_are_refused_in_words():
         ({"num_experts": 0, "sparse_layers": [0]}, "needs num_experts"),
         ({"history_head": False, "cell_head": False}, "both off"),
         ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"attention_dropout": -0.1}, "attention_dropout is -0.1"),
         ({"hidden_size": "64"}, "hidden_size"),
     ],
 )
