@@ -104,6 +104,15 @@ def test_two_records_in_one_slot_are_refused_with_both_lines(tmp_path, sort):
         open_city("B", tmp_path, cache_dir=tmp_path / "cache")
 
 
+def test_two_records_in_one_slot_of_two_files(tmp_path):
+    (tmp_path / "1.csv").write_text(HEADER + "3,0,5,1,1\n\n3,0,6,200,1\n")
+    for second, lines in (("3,0,6,4,4\n7,2,0,9,9\n", (4, 2)), ("7,2,0,9,9\n3,0,6,4,4\n", (4, 3))):
+        (tmp_path / "2.csv").write_text(HEADER + second)
+        said = r"1\.csv, line {} and .*2\.csv, line {}: two records of uid 3".format(*lines)
+        with pytest.raises(DataError, match=said):
+            open_city(path=tmp_path, cache_dir=tmp_path / "cache")
+
+
 def test_two_records_in_one_slot_on_both_sides_of_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr("stmoe_hf.data.readers.BLOCK_BYTES", 30)
     lines = [f"1,0,{t},1,1" for t in range(40)]
