@@ -53,6 +53,21 @@ def test_a_city_holds_what_the_file_holds(tmp_path):
     assert [part.trajectory(i).uid for i in range(2)] == [3, 1]
 
 
+def test_records_before_a_day_are_those_that_a_search_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("stmoe_hf.data.readers.BLOCK_BYTES", 10_000)  # several chunks
+    city = open_city("B", write_city(tmp_path / "data", users=30), cache_dir=tmp_path / "cache")
+    assert len(city._starts) > 4
+    part = city.select(np.random.default_rng(0).permutation(30)[:20])
+    for some in (city, part):
+        rows = np.array([7, 3, 3, 19, 0])
+        for day in (0, 60, 99, np.array([1, 30, 75, 2, 59])):
+            days = [some.trajectory(row).day for row in rows]
+            expected = [np.searchsorted(d, n) for d, n in zip(days, np.broadcast_to(day, 5), strict=True)]
+            assert some.records_before(rows, day).tolist() == expected
+        assert some.day_of(rows, np.full(5, 4)).tolist() == [d[4] for d in days]
+    assert city.records_before(np.zeros(0, np.int64), 60).tolist() == []
+
+
 def test_a_refused_file_leaves_nothing_prepared(tmp_path):
     (tmp_path / "cityB_challengedata.csv").write_text(HEADER + "3,0,5,1,1\n9,75,7,1,1\n")
     with pytest.raises(DataError):

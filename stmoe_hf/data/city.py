@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -83,6 +85,38 @@ class City:
             offsets, values = column[chunk]
             parts.append(values[offsets[index] : offsets[index + 1]].astype(np.int64))
         return Trajectory(int(self.uids[row]), *parts)
+
+    def records_before(self, rows: np.ndarray, day: np.ndarray | int) -> np.ndarray:
+        """How many records [rows] of each of these users lie before a day (one for all, or one each).
+
+        A bisection of all users at once, which reads a few pages of each instead of the whole city.
+        """
+        stored, day = self._rows[rows], np.broadcast_to(day, np.shape(rows))
+        counts = np.empty(len(stored), np.int64)
+        for some, index, (offsets, values) in self._by_chunk(stored, 0):
+            first, until = offsets[index].astype(np.int64), day[some]
+            low, high = first.copy(), offsets[index + 1].astype(np.int64)
+            while (searching := low < high).any():
+                middle = (low + high) // 2
+                before = searching & (values[np.where(searching, middle, 0)] < until)
+                low = np.where(before, middle + 1, low)
+                high = np.where(searching & ~before, middle, high)
+            counts[some] = low - first
+        return counts
+
+    def day_of(self, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
+        """The days [rows] of one record of each of these users, given by its number in the trajectory."""
+        days = np.empty(len(rows), np.int64)
+        for some, index, (offsets, values) in self._by_chunk(self._rows[rows], 0):
+            days[some] = values[offsets[index] + record[some]]
+        return days
+
+    def _by_chunk(self, stored: np.ndarray, column: int) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        """Of every chunk with one of these stored rows: which they are, their numbers in it, and its buffers."""
+        chunk = np.searchsorted(self._starts, stored, side="right") - 1
+        for number in np.unique(chunk):
+            some = np.flatnonzero(chunk == number)
+            yield some, stored[some] - self._starts[number], self._columns[column][number]
 
     def select(self, rows: np.ndarray) -> City:
         """The city of these users only, without a copy of their records."""
