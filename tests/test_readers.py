@@ -138,8 +138,7 @@ except DataError as error:
 """
     for name in ("a.csv", "a.csv.gz"):
         path = tmp_path / name
-        opened = gzip.open(path, "wb", compresslevel=1) if path.suffix == ".gz" else open(path, "wb")
-        with opened as file:
+        with gzip.open(path, "wb", compresslevel=1) if path.suffix == ".gz" else open(path, "wb") as file:
             file.write(b"uid,d,t,x,y\n1,0,5,1,1\n")
             for _ in range(25):
                 file.write(b"1" * (8 << 20))

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from ..data.description import describe
+from ..data.errors import DataError
 from ..data.files import open_aside
 from ..data.submission import read_table
 from ..metrics import EDITIONS, score
@@ -18,13 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file of the true records; those before the first and after the last predicted day are left out",
     )
     parser.add_argument("--edition", required=True, choices=EDITIONS, help="of the metrics: they are not comparable")
+    parser.add_argument("--data", help="folder or file of the city, whose city.json says how large its cells are")
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
 
 def run(args: argparse.Namespace) -> int:
     prediction, reference = read_table(args.prediction), read_table(args.reference)
     inside = reference["d"].between(prediction["d"].min(), prediction["d"].max())
-    scores = score(prediction, reference[inside], args.edition, progress=True)
+    grid = None
+    if args.data:
+        described = describe(args.data)
+        if described is None:
+            raise DataError(f"there is no city.json in or beside {args.data}")
+        grid = described[1].grid
+    scores = score(prediction, reference[inside], args.edition, grid=grid, progress=True)
     if args.per_user:
         with open_aside(Path(args.per_user)) as file:
             scores.per_user.to_csv(file, index=False)

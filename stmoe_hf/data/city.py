@@ -11,7 +11,10 @@ import datasets
 import numpy as np
 
 from ..spacetime import Calendar, Grid
+from .description import DESCRIPTION, describe
 from .editions import Edition, find_file, get_edition
+from .errors import DataError
+from .geography import Place
 from .prepare import USERS_FILE, prepare
 from .readers import part_files
 
@@ -31,6 +34,7 @@ class City:
 
     Attributes:
         name, edition, grid, calendar, source: what it is and from which files it was prepared.
+        place: where it lies and when its first day was, if its `city.json` says so.
         dataset: `datasets.Dataset`, memory-mapped, one row a user: uid, and day, slot, cell as lists.
         uids, lengths, masked_counts: [users] uid, records and masked records of each user.
         first_days, last_days: [users] the days of each user's first and last record.
@@ -44,9 +48,10 @@ class City:
         calendar: Calendar,
         dataset: datasets.Dataset,
         source: list[Path],
+        place: Place | None = None,
     ):
         self.name, self.edition, self.grid, self.calendar = name, edition, grid, calendar
-        self.dataset, self.source = dataset, source
+        self.dataset, self.source, self.place = dataset, source, place
         table = dataset.data.table
         self._columns = [
             [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in table.column(column).chunks]
@@ -129,6 +134,53 @@ class City:
         return part
 
 
+@dataclass(frozen=True)
+class CitySource:
+    """Where a city's records are, and what they are in; `path` is a file or a folder of parts."""
+
+    name: str
+    path: Path
+    edition: Edition
+    grid: Grid
+    place: Place | None = None
+
+
+def find_city(
+    city: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    path: str | Path | None = None,
+    edition: str | None = None,
+) -> CitySource:
+    """Find a city by its name in a folder, or by its path; a `city.json` there says what its grid and calendar are.
+
+    Arguments and errors as of `open_city`.
+    """
+    if path is not None:
+        described = describe(path)
+    elif city is None or data_dir is None:
+        raise ValueError("say which city in which folder (city and data_dir), or give a file (path)")
+    else:
+        described = describe(Path(data_dir) / city) if (Path(data_dir) / city).is_dir() else describe(data_dir)
+        if described is not None and described[1].name != city:
+            described = None
+    if described is not None:
+        file, description = described
+        if edition not in (None, description.edition):
+            raise DataError(
+                f"the {DESCRIPTION} of {file} says edition {description.edition}, with its own calendar: leave edition"
+                f" {edition} out"
+            )
+        name = city or description.name
+        return CitySource(name, file, description.as_edition(), description.grid, description.place)
+    if path is not None:
+        name = city or Path(path).name.split(".")[0]
+        return CitySource(name, Path(path), get_edition(edition or "humob2024"), Grid())
+    assert city is not None and data_dir is not None
+    file, found = find_file(city, data_dir, edition)
+    return CitySource(city, file, found, Grid())
+
+
 def open_city(
     city: str | None = None,
     data_dir: str | Path | None = None,
@@ -145,22 +197,17 @@ def open_city(
         city, data_dir: name of the city and folder of its file; or
         path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said).
         edition: humob2023, humob2024 or humob2025; by default told from the file's name.
-        grid: of the cells; 200 x 200 cells of 500 m by default.
+        grid: of the cells; by default that of a `city.json` beside the records, else 200 x 200 cells of 500 m.
         cache_dir: where prepared cities are kept; by default in the cache of `datasets`.
         progress: show a bar while a city is prepared.
 
     Raises:
         DataError: naming file and line of what is wrong. FileNotFoundError: naming the folder and the accepted names.
     """
-    if path is not None:
-        file, found = Path(path), get_edition(edition or "humob2024")
-    elif city is None or data_dir is None:
-        raise ValueError("say which city in which folder (city and data_dir), or give a file (path)")
-    else:
-        file, found = find_file(city, data_dir, edition)
-    grid, calendar = grid or Grid(), found.calendar
-    files = part_files(file)
+    source = find_city(city, data_dir, path=path, edition=edition)
+    grid, calendar = grid or source.grid, source.edition.calendar
+    files = part_files(source.path)
     root = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "stmoe_hf")
     folder = prepare(files, grid, calendar, root, progress)
     dataset = datasets.Dataset.from_file(str(folder / USERS_FILE))
-    return City(city or file.name.split(".")[0], found, grid, calendar, dataset, files)
+    return City(source.name, source.edition, grid, calendar, dataset, files, source.place)

@@ -101,7 +101,9 @@ def where(path: Path, record: int) -> str:
         return f"{path}, row {record + 1}"
     with _open(path) as lines:
         filled = (number for number, line in enumerate(lines, 1) if line.strip())
-        return f"{path}, line {next(itertools.islice(filled, record + 1, None), record + 2)}"  # the first is the header
+        return (
+            f"{path}, line {next(itertools.islice(filled, record + 1, None), record + 2)}"  # the first is the header
+        )
 
 
 def _open(path: Path) -> IO[bytes]:
