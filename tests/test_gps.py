@@ -363,7 +363,11 @@ def test_another_grid_goes_through_training_scores_and_back_to_the_earth(kyoto, 
     folder, table = kyoto
     out = tmp_path / "run"
     options = ["--data_path", str(folder), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(out), *SIZES]
-    results = run(*parse_arguments([*options, "--horizon_days", "5", "--eval_fraction", "0.4", "--max_steps", "2"]))
+    results = run(
+        *parse_arguments(
+            [*options, "--horizon_days", "5", "--eval_fraction", "0.4", "--max_steps", "1", "--eval_users", "0"]
+        )
+    )
     assert (results["city"], results["edition"], results["cut_day"]) == ("kyoto", "own", 25)
     config = json.loads((out / "config.json").read_text())
     assert [config[k] for k in ("grid_width", "grid_height", "cell_km", "num_days", "num_slots")] == [
