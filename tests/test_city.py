@@ -190,6 +190,19 @@ def test_the_prepare_command_ends_with_one_json_line(tmp_path, capsys):
     assert result["peak_rss_mb"] > 0
 
 
+def test_a_city_is_found_as_a_folder_of_parts_or_as_parquet(tmp_path, capsys):
+    table = people(masked=2)
+    parts = tmp_path / "parts" / "cityB_challengedata"
+    parts.mkdir(parents=True)
+    table[:1500].to_parquet(parts / "1.parquet")
+    table[1500:].to_csv(parts / "2.csv", index=False)
+    table.to_parquet(tmp_path / "cityB_challengedata.parquet")
+    for folder in (tmp_path / "parts", tmp_path):
+        options = ["--city", "B", "--data_dir", str(folder), "--output_dir", str(tmp_path / "cache")]
+        assert main(["prepare", *options]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["records"] == len(table)
+
+
 def test_a_folder_without_parts_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no part of a city"):
         open_city(path=tmp_path, cache_dir=tmp_path / "cache")

@@ -98,10 +98,19 @@ def test_files_that_are_empty_cut_or_no_text(tmp_path):
     with pytest.raises(DataError, match="holds no record"):
         read(write(tmp_path / "header.csv", []))
     whole = write(tmp_path / "whole.csv.gz", [f"{u},0,5,1,1" for u in range(5000)])
-    cut = tmp_path / "cut.csv.gz"
-    cut.write_bytes(whole.read_bytes()[:-2000])
-    with pytest.raises(DataError, match="no whole gzip file"):
-        read(cut)
+    content, cut = whole.read_bytes(), tmp_path / "cut.csv.gz"
+    for length in (3, 30, len(content) // 2, len(content) - 9, len(content) - 1):
+        cut.write_bytes(content[:length])
+        with pytest.raises(DataError, match="no whole gzip file"):
+            read(cut)
+    for place in range(20, len(content), len(content) // 40):
+        flipped = bytearray(content)
+        flipped[place] ^= 4
+        cut.write_bytes(flipped)
+        with pytest.raises(DataError):
+            read(cut)
+    cut.write_bytes(gzip.compress(b"uid,d,t,x,y\n1,0,5,1,1\n") + gzip.compress(b"2,0,5,1,1\n"))
+    assert read(cut).uid.tolist() == [1, 2]  # gzip files one after another are one
     (tmp_path / "long.csv").write_text("uid,d,t,x,y\n1,0,5,1,1\n" + "1" * 2 * LONGEST_LINE)
     with pytest.raises(DataError, match="line 3 is longer than 1,048,576 characters"):
         read(tmp_path / "long.csv")
@@ -158,7 +167,13 @@ def test_a_missing_file_names_the_folder_and_every_accepted_name(tmp_path):
     with pytest.raises(FileNotFoundError) as raised:
         find_file("B", tmp_path)
     assert str(tmp_path) in str(raised.value)
-    for name in ("cityB_challengedata.csv.gz", "cityB-dataset.csv", "city_B_challengedata.csv"):
+    for name in (
+        "cityB_challengedata.csv.gz",
+        "cityB-dataset.csv",
+        "cityB-dataset.parquet",
+        "cityB-dataset/",
+        "city_B_challengedata.csv",
+    ):
         assert name in str(raised.value)
     with pytest.raises(DataError, match="there is no city 'Z'"):
         find_file("Z", tmp_path)
@@ -200,12 +215,12 @@ def test_other_grids_have_their_own_ranges(tmp_path):
 def test_every_edition_is_found_by_its_files_names(tmp_path, edition):
     for city, names in EDITIONS[edition].files.items():
         for name in names:
-            for suffix in (".csv.gz", ".csv"):
+            for suffix in (".csv.gz", ".csv", ".parquet", ""):
                 path = tmp_path / (name + suffix)
-                path.touch()
+                path.touch() if suffix else path.mkdir()
                 assert find_file(city, tmp_path)[0] == path
                 assert find_file(city, tmp_path)[1].name == edition
-                path.unlink()
+                path.unlink() if suffix else path.rmdir()
 
 
 def test_the_calendar_of_2019_and_of_2025():

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ def _name_the_line(path: Path) -> None:
                         raise DataError(f"{path}, line {rows.line_num}: {name} is {value!r}, which is no whole number")
                     if name in COLUMNS and abs(int(value)) >= 2**63:
                         raise DataError(f"{path}, line {rows.line_num}: {name} is {value}, which is too large")
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{path} is no whole gzip file: {error}") from None
         except csv.Error as error:
             raise DataError(f"{path}, line {rows.line_num}: {error}") from None
