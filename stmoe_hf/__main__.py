@@ -9,6 +9,9 @@ import sys
 COMMANDS = {
     "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     "demo": "train on a generated city A, fine-tune on B, predict and score: the whole way in minutes",
+    "export": "write a city as a dataset for the Hub: parquet and a card",
+    "gps": "turn GPS points (csv, parquet, GeoLife) into the records of a city of any grid",
+    "locate": "give records or predictions latitude, longitude and time: GeoJSON or csv",
     "predict": "predict the records that a file asks for with a saved model, and write a submission",
     "prepare": "read, check and store a city of any size, so that runs open it at once",
     "score": "score predicted records against the true ones: GEO-BLEU, DTW and accuracy",

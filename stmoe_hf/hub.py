@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from .baselines import BASELINES
+from .data.description import OWN
 from .pipeline_stmoe_bert import TASK
 
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
@@ -118,7 +119,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
             task_type=TASK,
             task_name="Prediction of trajectories",
             dataset_type="humob",
-            dataset_name=f"HuMob city {city['name']} ({city['edition']})",
+            dataset_name=f"{'' if city['edition'] == OWN else 'HuMob '}city {city['name']} ({city['edition']})",
             dataset_split=f"{results['test_users']} held-out users, from day {results['cut_day']} on",
             metric_type=measure,
             metric_name=f"{MEASURES[measure][0]}, edition {edition}",
@@ -137,12 +138,15 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
     )
     source = record["model"].get("model_path")
     others = [name for name in data.get("pretrain_cities") or [] if name != city["name"]]
+    own = city["edition"] == OWN
     text = _TEXT.format(
         metadata=metadata.to_yaml(),
         name=repo_id.rpartition("/")[2],
         repo_id=repo_id,
         city=city["name"],
-        edition=city["edition"],
+        edition="data of its own grid and days" if own else f"files in the format of HuMob edition {city['edition']}",
+        minutes=f"{1440 / model.config.num_slots:g}",
+        metres=f"{1000 * model.config.cell_km:g}",
         task=TASK,
         network=type(model).__name__,
         parameters=f"{model.num_parameters():,}",
@@ -202,8 +206,8 @@ _TEXT = """---
 
 # {name}
 
-Predicts where each person of city {city} will be over 15 days, half-hour by half-hour, on a grid of 500 m cells, from
-the days on which the person was seen before. {network} of `stmoe_hf`, {parameters} parameters.
+Predicts where each person of city {city} will be in slots of {minutes} minutes on a grid of {metres} m cells, from the
+days on which the person was seen before. {network} of `stmoe_hf`, {parameters} parameters.
 
 ## Use
 
@@ -223,7 +227,7 @@ processor = AutoProcessor.from_pretrained("{repo_id}", trust_remote_code=True)
 
 ## Data and split
 
-City {city}, files in the format of edition {edition} of the HuMob Challenge: {users} users, {records} records.
+City {city}, {edition}: {users} users, {records} records.
 Of the held-out users, nothing from day {cut_day} on was seen in this training.{others}{source}
 Seed {seed}. The records are not in this repository.
 

@@ -69,7 +69,7 @@ class MobilityProcessor(ProcessorMixin):
         """Raise ValueError, naming what differs, if a model has another grid or calendar than this processor."""
         pairs = [
             (name, getattr(self, name), getattr(config, name))
-            for name in ("grid_width", "grid_height", "num_days", "num_slots")
+            for name in ("grid_width", "grid_height", "cell_km", "num_days", "num_slots")
         ]
         differ = [
             f"{name} is {ours} in the data and {theirs} in the model" for name, ours, theirs in pairs if ours != theirs

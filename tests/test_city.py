@@ -53,6 +53,21 @@ def test_a_city_holds_what_the_file_holds(tmp_path):
     assert [part.trajectory(i).uid for i in range(2)] == [3, 1]
 
 
+def test_records_before_a_day_are_those_that_a_search_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("stmoe_hf.data.readers.BLOCK_BYTES", 10_000)  # several chunks
+    city = open_city("B", write_city(tmp_path / "data", users=30), cache_dir=tmp_path / "cache")
+    assert len(city._starts) > 4
+    part = city.select(np.random.default_rng(0).permutation(30)[:20])
+    for some in (city, part):
+        rows = np.array([7, 3, 3, 19, 0])
+        for day in (0, 60, 99, np.array([1, 30, 75, 2, 59])):
+            days = [some.trajectory(row).day for row in rows]
+            expected = [np.searchsorted(d, n) for d, n in zip(days, np.broadcast_to(day, 5), strict=True)]
+            assert some.records_before(rows, day).tolist() == expected
+        assert some.day_of(rows, np.full(5, 4)).tolist() == [d[4] for d in days]
+    assert city.records_before(np.zeros(0, np.int64), 60).tolist() == []
+
+
 def test_a_refused_file_leaves_nothing_prepared(tmp_path):
     (tmp_path / "cityB_challengedata.csv").write_text(HEADER + "3,0,5,1,1\n9,75,7,1,1\n")
     with pytest.raises(DataError):
@@ -102,6 +117,15 @@ def test_two_records_in_one_slot_are_refused_with_both_lines(tmp_path, sort):
     expected = "line 3 and .*line 4" if sort else "line 3 and .*line 5"
     with pytest.raises(DataError, match=expected + ": two records of uid 3 on day 0, slot 6"):
         open_city("B", tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_two_records_in_one_slot_of_two_files(tmp_path):
+    (tmp_path / "1.csv").write_text(HEADER + "3,0,5,1,1\n\n3,0,6,200,1\n")
+    for second, lines in (("3,0,6,4,4\n7,2,0,9,9\n", (4, 2)), ("7,2,0,9,9\n3,0,6,4,4\n", (4, 3))):
+        (tmp_path / "2.csv").write_text(HEADER + second)
+        said = r"1\.csv, line {} and .*2\.csv, line {}: two records of uid 3".format(*lines)
+        with pytest.raises(DataError, match=said):
+            open_city(path=tmp_path, cache_dir=tmp_path / "cache")
 
 
 def test_two_records_in_one_slot_on_both_sides_of_a_block(tmp_path, monkeypatch):
@@ -164,6 +188,19 @@ def test_the_prepare_command_ends_with_one_json_line(tmp_path, capsys):
     assert result["masked"] == (table["x"] == 999).sum()
     assert result["seconds"] >= 0
     assert result["peak_rss_mb"] > 0
+
+
+def test_a_city_is_found_as_a_folder_of_parts_or_as_parquet(tmp_path, capsys):
+    table = people(masked=2)
+    parts = tmp_path / "parts" / "cityB_challengedata"
+    parts.mkdir(parents=True)
+    table[:1500].to_parquet(parts / "1.parquet")
+    table[1500:].to_csv(parts / "2.csv", index=False)
+    table.to_parquet(tmp_path / "cityB_challengedata.parquet")
+    for folder in (tmp_path / "parts", tmp_path):
+        options = ["--city", "B", "--data_dir", str(folder), "--output_dir", str(tmp_path / "cache")]
+        assert main(["prepare", *options]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["records"] == len(table)
 
 
 def test_a_folder_without_parts_is_refused(tmp_path):

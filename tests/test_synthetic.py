@@ -5,53 +5,34 @@ import pytest
 from stmoe_hf.__main__ import main
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.errors import DataError
+from stmoe_hf.data.statistics import TARGETS, statistics
 from stmoe_hf.data.synthetic import generate, synthesize
-
-# Statistic -> range around the figure that is known of the real cities (docs/generated_cities.md has the table).
-TARGETS = {
-    "records_a_user": (1000, 1250),
-    "fewest_records": (300, 700),
-    "most_records": (2000, 3600),
-    "share_night": (0.08, 0.14),
-    "share_day": (0.37, 0.46),
-    "same_cell": (0.18, 0.28),
-    "within_one_cell": (0.42, 0.55),
-    "distinct_cells": (110, 180),
-    "revisits": (0.82, 0.92),
-}
 
 
 def table(city="A", users=300, **options):
     return pd.concat([pd.DataFrame(part) for part in generate(city, users, **options)], ignore_index=True)
 
 
-def statistics(records):
-    """Of each user, of consecutive records half an hour apart, and of the last 15 days."""
-    users = records.groupby("uid")
-    counts = users.size()
-    share = records.groupby("t").size() / (len(counts) * records["d"].nunique())
-    consecutive = (np.diff(records["uid"]) == 0) & (np.diff(records["d"] * 48 + records["t"]) == 1)
-    dx, dy = np.abs(np.diff(records["x"])), np.abs(np.diff(records["y"]))
-    cells = records.assign(cell=records["x"] * 1000 + records["y"])
-    seen = cells[cells["d"] < 60][["uid", "cell"]].drop_duplicates().assign(seen=1)
-    late = cells[cells["d"] >= 60].merge(seen, how="left", on=["uid", "cell"])
-    return {
-        "records_a_user": counts.mean(),
-        "fewest_records": counts.min(),
-        "most_records": counts.max(),
-        "share_night": share[4:10].mean(),
-        "share_day": share[15:37].mean(),
-        "same_cell": ((dx + dy) == 0)[consecutive].mean(),
-        "within_one_cell": (np.maximum(dx, dy) <= 1)[consecutive].mean(),
-        "distinct_cells": cells.groupby("uid")["cell"].nunique().median(),
-        "revisits": late["seen"].notna().mean(),
-    }
-
-
 def test_the_statistics_are_those_of_the_real_cities():
     found = statistics(table())
-    outside = {name: found[name] for name, (low, high) in TARGETS.items() if not low <= found[name] <= high}
+    assert set(found) == set(TARGETS)
+    outside = {name: found[name] for name, t in TARGETS.items() if not t.low <= found[name] <= t.high}
     assert not outside
+
+
+def test_the_statistics_are_what_they_say():
+    """Two people: one stays, one steps back and forth and has a new cell in the end."""
+    records = pd.DataFrame(
+        [(0, d, t, 5, 5) for d in (0, 60) for t in (4, 5)]
+        + [(1, 0, 15, 5, 5), (1, 0, 16, 6, 5), (1, 0, 18, 9, 9), (1, 60, 15, 5, 5), (1, 60, 16, 20, 5)],
+        columns=["uid", "d", "t", "x", "y"],
+    )
+    found = statistics(records)
+    assert (found["records_a_user"], found["fewest_records"], found["most_records"]) == (4.5, 4, 5)
+    assert found["missing"] == pytest.approx(1 - 9 / (2 * 2 * 48))
+    assert (found["same_cell"], found["within_one_cell"]) == (2 / 4, 3 / 4)
+    assert found["distinct_cells"] == 2.5
+    assert found["revisits"] == 3 / 4
 
 
 def test_people_keep_the_rhythm_of_the_week():

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from ..data.description import describe
+from ..data.errors import DataError
 from ..data.files import open_aside
 from ..data.submission import read_table
 from ..metrics import EDITIONS, score
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
     )
+    parser.add_argument("--data", help="folder or file of the city, whose city.json says how large its cells are")
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
 
@@ -43,7 +46,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{others} users of the reference were not predicted; --only_predicted scores the others without them"
         )
-    scores = score(prediction, reference, args.edition, progress=True)
+    grid = None
+    if args.data:
+        described = describe(args.data)
+        if described is None:
+            raise DataError(f"there is no city.json in or beside {args.data}")
+        grid = described[1].grid
+    scores = score(prediction, reference, args.edition, grid=grid, progress=True)
     if args.per_user:
         with open_aside(Path(args.per_user)) as file:
             scores.per_user.to_csv(file, index=False)

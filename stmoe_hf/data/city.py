@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 
 from ..spacetime import Calendar, Grid
+from .description import DESCRIPTION, describe
 from .editions import Edition, find_file, get_edition
+from .errors import DataError
+from .geography import Place
 from .prepare import USERS_FILE, prepare
 from .readers import part_files
 
@@ -30,6 +34,7 @@ class City:
 
     Attributes:
         name, edition, grid, calendar, source: what it is and from which files it was prepared.
+        place: where it lies and when its first day was, if its `city.json` says so.
         dataset: `datasets.Dataset`, memory-mapped, one row a user: uid, and day, slot, cell as lists.
         uids, lengths, masked_counts: [users] uid, records and masked records of each user.
         first_days, last_days: [users] the days of each user's first and last record.
@@ -43,9 +48,10 @@ class City:
         calendar: Calendar,
         dataset: datasets.Dataset,
         source: list[Path],
+        place: Place | None = None,
     ):
         self.name, self.edition, self.grid, self.calendar = name, edition, grid, calendar
-        self.dataset, self.source = dataset, source
+        self.dataset, self.source, self.place = dataset, source, place
         table = dataset.data.table
         self._columns = [
             [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in table.column(column).chunks]
@@ -85,6 +91,38 @@ class City:
             parts.append(values[offsets[index] : offsets[index + 1]].astype(np.int64))
         return Trajectory(int(self.uids[row]), *parts)
 
+    def records_before(self, rows: np.ndarray, day: np.ndarray | int) -> np.ndarray:
+        """How many records [rows] of each of these users lie before a day (one for all, or one each).
+
+        A bisection of all users at once, which reads a few pages of each instead of the whole city.
+        """
+        stored, day = self._rows[rows], np.broadcast_to(day, np.shape(rows))
+        counts = np.empty(len(stored), np.int64)
+        for some, index, (offsets, values) in self._by_chunk(stored, 0):
+            first, until = offsets[index].astype(np.int64), day[some]
+            low, high = first.copy(), offsets[index + 1].astype(np.int64)
+            while (searching := low < high).any():
+                middle = (low + high) // 2
+                before = searching & (values[np.where(searching, middle, 0)] < until)
+                low = np.where(before, middle + 1, low)
+                high = np.where(searching & ~before, middle, high)
+            counts[some] = low - first
+        return counts
+
+    def day_of(self, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
+        """The days [rows] of one record of each of these users, given by its number in the trajectory."""
+        days = np.empty(len(rows), np.int64)
+        for some, index, (offsets, values) in self._by_chunk(self._rows[rows], 0):
+            days[some] = values[offsets[index] + record[some]]
+        return days
+
+    def _by_chunk(self, stored: np.ndarray, column: int) -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        """Of every chunk with one of these stored rows: which they are, their numbers in it, and its buffers."""
+        chunk = np.searchsorted(self._starts, stored, side="right") - 1
+        for number in np.unique(chunk):
+            some = np.flatnonzero(chunk == number)
+            yield some, stored[some] - self._starts[number], self._columns[column][number]
+
     def select(self, rows: np.ndarray) -> City:
         """The city of these users only, without a copy of their records."""
         part = object.__new__(City)
@@ -94,6 +132,53 @@ class City:
             setattr(part, name, getattr(self, name)[rows])
         part.dataset = self.dataset.select(part._rows)
         return part
+
+
+@dataclass(frozen=True)
+class CitySource:
+    """Where a city's records are, and what they are in; `path` is a file or a folder of parts."""
+
+    name: str
+    path: Path
+    edition: Edition
+    grid: Grid
+    place: Place | None = None
+
+
+def find_city(
+    city: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    path: str | Path | None = None,
+    edition: str | None = None,
+) -> CitySource:
+    """Find a city by its name in a folder, or by its path; a `city.json` there says what its grid and calendar are.
+
+    Arguments and errors as of `open_city`.
+    """
+    if path is not None:
+        described = describe(path)
+    elif city is None or data_dir is None:
+        raise ValueError("say which city in which folder (city and data_dir), or give a file (path)")
+    else:
+        described = describe(Path(data_dir) / city) if (Path(data_dir) / city).is_dir() else describe(data_dir)
+        if described is not None and described[1].name != city:
+            described = None
+    if described is not None:
+        file, description = described
+        if edition not in (None, description.edition):
+            raise DataError(
+                f"the {DESCRIPTION} of {file} says edition {description.edition}, with its own calendar: leave edition"
+                f" {edition} out"
+            )
+        name = city or description.name
+        return CitySource(name, file, description.as_edition(), description.grid, description.place)
+    if path is not None:
+        name = city or Path(path).name.split(".")[0]
+        return CitySource(name, Path(path), get_edition(edition or "humob2024"), Grid())
+    assert city is not None and data_dir is not None
+    file, found = find_file(city, data_dir, edition)
+    return CitySource(city, file, found, Grid())
 
 
 def open_city(
@@ -113,7 +198,7 @@ def open_city(
         city, data_dir: name of the city and folder of its file; or
         path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said).
         edition: humob2023, humob2024 or humob2025; by default told from the file's name.
-        grid: of the cells; 200 x 200 cells of 500 m by default.
+        grid: of the cells; by default that of a `city.json` beside the records, else 200 x 200 cells of 500 m.
         cache_dir: where prepared cities are kept; by default in the cache of `datasets`.
         progress: show a bar while a city is prepared.
         check: called with grid and calendar before any record is read; may raise.
@@ -121,17 +206,12 @@ def open_city(
     Raises:
         DataError: naming file and line of what is wrong. FileNotFoundError: naming the folder and the accepted names.
     """
-    if path is not None:
-        file, found = Path(path), get_edition(edition or "humob2024")
-    elif city is None or data_dir is None:
-        raise ValueError("say which city in which folder (city and data_dir), or give a file (path)")
-    else:
-        file, found = find_file(city, data_dir, edition)
-    grid, calendar = grid or Grid(), found.calendar
-    files = part_files(file)
+    source = find_city(city, data_dir, path=path, edition=edition)
+    grid, calendar = grid or source.grid, source.edition.calendar
+    files = part_files(source.path)
     if check is not None:
         check(grid, calendar)
     root = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "stmoe_hf")
     folder = prepare(files, grid, calendar, root, progress)
     dataset = datasets.Dataset.from_file(str(folder / USERS_FILE))
-    return City(city or file.name.split(".")[0], found, grid, calendar, dataset, files)
+    return City(source.name, source.edition, grid, calendar, dataset, files, source.place)

@@ -20,7 +20,7 @@ class Edition:
         calendar: its days, with weekdays and holidays as inferred from the data.
         cut_day: the first day that is asked for.
         metric_edition: the edition of the metrics that its organisers used.
-        files: city -> names (without .csv or .csv.gz) of its file, the preferred one first.
+        files: city -> names (without .csv, .csv.gz or .parquet) of its file or folder, the preferred one first.
         asked_uids: city -> first and last uid whose last days are asked for.
     """
 
@@ -63,11 +63,11 @@ EDITIONS: dict[str, Edition] = {
         {"A": (147001, 150000), "B": (27001, 30000), "C": (22001, 25000), "D": (17001, 20000)},
     ),
 }
-SUFFIXES = (".csv.gz", ".csv")
+SUFFIXES = (".csv.gz", ".csv", ".parquet", "")  # the last: a folder of parts
 
 
 def find_file(city: str, data_dir: str | Path, edition: str | None = None) -> tuple[Path, Edition]:
-    """The file of a city in a folder, and the edition that its name belongs to.
+    """The file of a city in a folder, or the folder of its parts, and the edition that its name belongs to.
 
     Raises:
         DataError: an unknown edition or city.
@@ -79,9 +79,9 @@ def find_file(city: str, data_dir: str | Path, edition: str | None = None) -> tu
         for name in candidate.files.get(city, ()):
             for suffix in SUFFIXES:
                 path = Path(data_dir) / (name + suffix)
-                if path.is_file():
+                if path.is_file() or (not suffix and path.is_dir()):
                     return path, candidate
-                accepted.append(path.name)
+                accepted.append(path.name if suffix else f"{name}/")
     if not accepted:
         known = sorted({name for candidate in editions for name in candidate.files})
         raise DataError(

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..spacetime import Calendar, Grid
 from .errors import DataError
 from .files import open_aside
-from .readers import Records, stream_records
+from .readers import Records, stream_records, where
 
 USERS_FILE = "users.arrow"
 FORMAT = 2  # of a prepared city; raised when it changes
@@ -76,7 +76,7 @@ class _Users:
 def _users_in_order(files: list[Path], grid: Grid, calendar: Calendar, progress) -> Iterator[_Users]:
     """Users of files that are in order, as they are read; the last user of a block may go on in the next."""
     waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    last_uid, last_time, last_where = -1, -1, ""
+    last_uid, last_time, last = -1, -1, (Path(), 0)
     for records in _stream(files, grid, calendar, progress):
         time = _time(records, calendar)
         uid_step = np.diff(records.uid, prepend=last_uid)
@@ -87,10 +87,10 @@ def _users_in_order(files: list[Path], grid: Grid, calendar: Calendar, progress)
         twice = np.flatnonzero(same & (time_step == 0))
         if len(twice):
             row = int(twice[0])
-            before = _where(records, row - 1) if row else last_where
-            raise _twice(before, _where(records, row), records.uid[row], int(time[row]), calendar)
+            one, other = (records.path, records.first + row - 1) if row else last, (records.path, records.first + row)
+            raise _twice(where(*one), where(*other), records.uid[row], int(time[row]), calendar)
         last_uid, last_time = int(records.uid[-1]), int(time[-1])
-        last_where = _where(records, len(records) - 1)
+        last = records.path, records.first + len(records) - 1
         cut = int(np.searchsorted(records.uid, last_uid))  # the last user of the block may go on
         columns = (records.uid, time, records.cell)
         if cut or (waiting and waiting[-1][0][-1] != last_uid):
@@ -106,7 +106,7 @@ _SPILLED = np.dtype([("uid", np.int64), ("row", np.int64), ("time", np.int32), (
 
 def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress) -> Iterator[_Users]:
     """Users of files in any order: records are dealt on disk into ranges of uids that fit into memory, then sorted."""
-    blocks: list[tuple[int, Records]] = []  # first row of each block, and an empty copy that knows its file and line
+    starts: list[tuple[int, Path]] = []  # first row of each file
     rows, counts = 0, []
     with open(folder / "spilled", "wb") as spilled:
         for records in _stream(files, grid, calendar, progress):
@@ -114,8 +114,8 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
             part["uid"], part["time"], part["cell"] = records.uid, _time(records, calendar), records.cell
             part["row"] = rows + np.arange(len(records))
             part.tofile(spilled)
-            empty = records.uid[:0]
-            blocks.append((rows, Records(records.path, records.line, empty, empty, empty, empty)))
+            if not records.first:
+                starts.append((rows, records.path))
             counts.append(np.unique(records.uid, return_counts=True))
             rows += len(records)
     uids, index = np.unique(np.concatenate([uid for uid, _ in counts]), return_inverse=True)
@@ -141,7 +141,7 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
         if len(twice):
             one, other = (int(part["row"][i]) for i in (twice[0], twice[0] + 1))
             uid, time = (int(part[name][twice[0]]) for name in ("uid", "time"))
-            raise _twice(_where_of_row(blocks, one), _where_of_row(blocks, other), uid, time, calendar)
+            raise _twice(_where_of_row(starts, one), _where_of_row(starts, other), uid, time, calendar)
         yield _Users(part["uid"], part["time"], part["cell"])
 
 
@@ -192,13 +192,9 @@ def _time(records: Records, calendar: Calendar) -> np.ndarray:
     return (records.day - calendar.first_day) * calendar.num_slots + records.slot
 
 
-def _where(records: Records, row: int) -> str:
-    return f"{records.path}, {'row' if records.path.suffix == '.parquet' else 'line'} {records.line + row}"
-
-
-def _where_of_row(blocks: list[tuple[int, Records]], row: int) -> str:
-    first, block = next(found for found in reversed(blocks) if found[0] <= row)
-    return _where(block, row - first)
+def _where_of_row(starts: list[tuple[int, Path]], row: int) -> str:
+    first, path = next(found for found in reversed(starts) if found[0] <= row)
+    return where(path, row - first)
 
 
 def _twice(one: str, other: str, uid: int, time: int, calendar: Calendar) -> DataError:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +26,7 @@ MASKED = 999
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 BLOCK_BYTES = 8 << 20  # of text that is parsed at a time
 PARQUET_ROWS = 1 << 19
+_WHOLE = re.compile(r"-?[0-9]+")
 LONGEST_LINE = 1 << 20  # characters; what is longer is no row of five numbers
 
 
@@ -30,11 +34,11 @@ LONGEST_LINE = 1 << 20  # characters; what is longer is no row of five numbers
 class Records:
     """Some checked records [n]; `cell` is the grid's `mask_id` where asked for.
 
-    `line` is that of the first record in `path` (of a parquet file: its row, from 1); the others follow one by one.
+    `first` is the number of the first of them in `path`, from 0; the others follow one by one.
     """
 
     path: Path
-    line: int
+    first: int
     uid: np.ndarray
     day: np.ndarray
     slot: np.ndarray
@@ -77,20 +81,34 @@ def stream_records(path: str | Path, grid: Grid, calendar: Calendar, progress: A
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    line = 1 if path.suffix == ".parquet" else 2
-    first = line
+    first = 0
     for table in _parquet(path, progress) if path.suffix == ".parquet" else _csv(path, progress):
         if not table.num_rows:
             continue
         columns = (table.column(name).to_numpy() for name in COLUMNS)
         uid, d, t, x, y = (np.asarray(values, np.int64) for values in columns)
-        _check_ranges(path, line, grid, calendar, uid, d, t, x, y)
+        _check_ranges(path, first, grid, calendar, uid, d, t, x, y)
         cell = grid.cell(x, y)
         cell[_masked(x, grid.width)] = grid.mask_id
-        yield Records(path, line, uid, d, t, cell)
-        line += len(uid)
-    if line == first:
+        yield Records(path, first, uid, d, t, cell)
+        first += len(uid)
+    if not first:
         raise DataError(f"{path} holds no record")
+
+
+def where(path: Path, record: int) -> str:
+    """The place of a record of a file, by its number from 0: the line of a csv file, blank ones counted."""
+    if path.suffix == ".parquet":
+        return f"{path}, row {record + 1}"
+    with _open(path) as lines:
+        filled = (number for number, line in enumerate(lines, 1) if line.strip())
+        return (
+            f"{path}, line {next(itertools.islice(filled, record + 1, None), record + 2)}"  # the first is the header
+        )
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
 
 
 def _parquet(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
@@ -145,10 +163,9 @@ def _csv(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
 
 def _name_the_line(path: Path) -> None:
     """Read slowly what could not be read fast, and raise with the line that is wrong."""
-    opened: Any = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
-    with opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as lines:
+    with _open(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(_short_lines(path, lines))
         try:
-            rows = csv.reader(_short_lines(path, lines))
             header = next(rows, [])
             if [name.strip() for name in header] != header or set(COLUMNS) - set(header):
                 raise DataError(f"{path}, line 1: the columns are {','.join(header)!r}; they must be uid,d,t,x,y")
@@ -159,10 +176,14 @@ def _name_the_line(path: Path) -> None:
                         f"{path}, line {rows.line_num}: {len(row)} values in place of {len(header)}: {text!r}"
                     )
                 for name, value in zip(header, row, strict=False):
-                    if name in COLUMNS and not value.strip().lstrip("+-").isdigit():
+                    if name in COLUMNS and not _WHOLE.fullmatch(value.strip()):
                         raise DataError(f"{path}, line {rows.line_num}: {name} is {value!r}, which is no whole number")
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+                    if name in COLUMNS and abs(int(value)) >= 2**63:
+                        raise DataError(f"{path}, line {rows.line_num}: {name} is {value}, which is too large")
+        except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{path} is no whole gzip file: {error}") from None
+        except csv.Error as error:
+            raise DataError(f"{path}, line {rows.line_num}: {error}") from None
         except UnicodeDecodeError:
             raise DataError(f"{path} is not a text file in UTF-8") from None
 
@@ -182,15 +203,14 @@ def _masked(values: np.ndarray, size: int) -> np.ndarray:
     return values == MASKED if size < MASKED else np.zeros(len(values), bool)
 
 
-def _check_ranges(path: Path, line: int, grid: Grid, calendar: Calendar, uid, d, t, x, y) -> None:
+def _check_ranges(path: Path, first: int, grid: Grid, calendar: Calendar, uid, d, t, x, y) -> None:
     masked_x, masked_y = _masked(x, grid.width), _masked(y, grid.height)
 
     def refuse(wrong: np.ndarray, text: str) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             values = {"uid": uid[row], "d": d[row], "t": t[row], "x": x[row], "y": y[row]}
-            kind = "row" if path.suffix == ".parquet" else "line"
-            raise DataError(f"{path}, {kind} {line + row}: " + text.format(**values))
+            raise DataError(f"{where(path, first + row)}: " + text.format(**values))
 
     refuse(uid < 0, "uid is {uid}; it must not be negative")
     days = f"{calendar.first_day}..{calendar.last_day}"

@@ -33,6 +33,7 @@ MEAN_RECORDS = {"humob2023": 1115, "humob2024": 1115, "humob2025": 600}
 FEWEST_RECORDS, MOST_RECORDS = 0.5, 3.1  # of a user, in shares of the mean
 SPREAD_OF_RECORDS = 0.38  # standard deviation of the logarithm of a user's records
 USERS_A_CHUNK = 500
+JITTER = 3.0  # how many cells around a place a person is seen in, about
 MAX_PLACES = 400
 
 # Share of the slots that is observed, by half-hour: a tenth at night, four tenths in the day.
@@ -159,7 +160,7 @@ def _people(first, last, city_seed, offs, centres, share, width, height):
         works = np.random.random() < 0.85
         leaves = np.random.normal(17, 2)
         returns = leaves + np.random.normal(19, 2)
-        goes_out = np.random.uniform(0.2, 0.7)
+        goes_out = np.random.uniform(0.3, 1.0)
         wide = np.random.uniform(0.5, 1.0)  # how much this person's records jitter
         for index in range(len(offs)):
             # The day: where the person stays in each slot. A slot between two stays lies on the way.
@@ -195,7 +196,7 @@ def _people(first, last, city_seed, offs, centres, share, width, height):
                 if np.random.random() >= share[t] * factor:
                     continue
                 # A place has its own few cells around it, the further the rarer.
-                rank = int(np.random.exponential(2.6 * wide))
+                rank = int(np.random.exponential(JITTER * wide))
                 turn = (user * 31 + stay[t] * 17 + rank * 101) * 0.6180339887 % 1 * 2 * np.pi
                 reach = 0.65 * rank if rank < 3 else 1.1 * rank - 1.5
                 uid[count], day[count], slot[count] = user, index, t

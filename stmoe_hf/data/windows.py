@@ -164,17 +164,13 @@ class TrainingWindows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _records_until(self, row: int) -> int:
-        """Number of a user's records that training may see."""
-        return int(np.searchsorted(self.city.trajectory(row).day, self.split.train_until[row]))
-
     def _cut_ranges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of trainable users and their first and last cut day, both of which leave a history and a horizon."""
         city, until = self.city, self.split.train_until
         low, high = city.first_days + 1, city.last_days.copy()
-        for row in np.flatnonzero(city.last_days >= until):  # the last day that training sees must be looked up
-            seen = self._records_until(int(row))
-            high[row] = city.trajectory(int(row)).day[seen - 1] if seen else -1
+        cut = np.flatnonzero(city.last_days >= until)  # of these the last day that training sees must be looked up
+        seen = city.records_before(cut, until[cut])
+        high[cut] = np.where(seen > 0, city.day_of(cut, np.maximum(seen - 1, 0)), -1)
         rows = np.flatnonzero(low <= high)
         low, high, until = low[rows], high[rows], until[rows]
         last = np.maximum(low, np.minimum(high, until - self.shape.min_horizon_days))
@@ -183,18 +179,13 @@ class TrainingWindows(Dataset):
 
     def _blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """(row, first record) of every window of the published regime; a shorter trajectory gives one window."""
-        shape = self.shape
-        length, predicted = sum(shape.block), shape.block[1]
-        rows, starts = [], []
-        for row in range(len(self.city)):
-            records = self._records_until(row)
-            if records > predicted:
-                first = np.arange(0, max(records - length, 0) + 1, shape.look_back_len)
-                rows.append(np.full(len(first), row))
-                starts.append(first)
-        if not rows:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        return np.concatenate(rows), np.concatenate(starts)
+        length, predicted = sum(self.shape.block), self.shape.block[1]
+        records = self.city.records_before(np.arange(len(self.city)), self.split.train_until)
+        step = self.shape.look_back_len or 1
+        counts = np.where(records > predicted, np.maximum(records - length, 0) // step + 1, 0)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, number * step
 
     def cut_days(self, epoch: int, windows: Any = slice(None)) -> np.ndarray:
         """The cut day of windows of an epoch (one shot)."""
@@ -228,7 +219,7 @@ class TrainingWindows(Dataset):
                 end = int(np.searchsorted(person.day, person.day[asked], side="right"))
         else:
             start = int(self._start[window])
-            end = min(start + sum(self.shape.block), self._records_until(row))
+            end = min(start + sum(self.shape.block), int(np.searchsorted(person.day, until)))
             asked = end - self.shape.block[1]
         if self.shape.input_seq_length is not None:
             start = max(start, asked - self.shape.input_seq_length)
@@ -298,7 +289,11 @@ class PredictionWindows(Dataset):
         self.city_id = city_id
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
-        asked = np.array([len(self._asked(int(row))) for row in rows], np.int64)
+        if masked:
+            asked = city.masked_counts[rows]
+        else:
+            end = cut_day + shape.horizon_days
+            asked = city.records_before(rows, end) - city.records_before(rows, cut_day)
         self.rows = rows[asked > 0]
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""

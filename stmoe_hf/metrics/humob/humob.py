@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 
 from stmoe_hf.metrics import score
+from stmoe_hf.spacetime import Grid
 
 _DESCRIPTION = """\
 Scores predicted trajectories on a grid as the HuMob Challenge does: GEO-BLEU (higher is better) and dynamic time
@@ -25,6 +26,7 @@ _INPUTS = """
 Args:
     predictions, references: lists of records [uid, d, t, x, y] in any order, the same (uid, d, t) in both.
     edition: humob2024 or humob2025.
+    cell_km: side of a cell in kilometres, 0.5 by default.
 Returns:
     edition, users, days, records, geobleu, dtw (km), accuracy.
 """
@@ -43,6 +45,6 @@ class Humob(evaluate.Metric):
             reference_urls=["https://github.com/yahoojapan/geobleu"],
         )
 
-    def _compute(self, predictions, references, edition="humob2024"):
+    def _compute(self, predictions, references, edition="humob2024", cell_km=0.5):
         ours, theirs = (np.array(side, np.int64).reshape(-1, 5) for side in (predictions, references))
-        return score(ours, theirs, edition).to_dict()
+        return score(ours, theirs, edition, grid=Grid(cell_km=cell_km)).to_dict()

@@ -1,0 +1,63 @@
+"""`python -m stmoe_hf gps --points DIR --timezone Asia/Tokyo --output_dir DATA/kyoto`"""
+
+import argparse
+from pathlib import Path
+
+from ..data.description import describe
+from ..data.errors import DataError
+from ..data.gps import NAMES, points_to_city, read_points
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--points", required=True, help="csv or parquet file, folder of them, or folder of .plt files")
+    parser.add_argument("--output_dir", required=True, help="new folder for records, users and city.json")
+    parser.add_argument("--timezone", required=True, help="whose clock gives days and slots, such as Asia/Tokyo")
+    parser.add_argument("--times_in", help="zone of times that do not say theirs, such as UTC")
+    parser.add_argument("--name", help="of the city; unset: the name of the folder")
+    parser.add_argument("--cell_km", type=float, default=0.5, help="side of a cell in kilometres")
+    parser.add_argument("--slot_minutes", type=int, default=30, help="length of a slot")
+    grid = parser.add_mutually_exclusive_group()
+    grid.add_argument("--bounds", type=float, nargs=4, metavar=("SOUTH", "WEST", "NORTH", "EAST"), help="of the grid")
+    grid.add_argument("--grid_size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="cells around the median")
+    grid.add_argument("--like", help="folder of a city whose grid, place, slots and number of days are taken over")
+    parser.add_argument("--first_date", help="first day, such as 2026-02-01; unset: that of the first point")
+    parser.add_argument("--num_days", type=int, help="number of days; unset: up to the last point")
+    parser.add_argument("--holidays", nargs="*", default=[], help="dates with the rhythm of a Sunday")
+    parser.add_argument("--horizon_days", type=int, default=15, help="the last so many days are to be predicted")
+    parser.add_argument("--skip_bad", action="store_true", help="leave impossible points out, and count them")
+    for role, names in NAMES.items():
+        parser.add_argument(f"--{role}_column", help=f"name of this column; unset: the first of {', '.join(names)}")
+
+
+def run(args: argparse.Namespace) -> int:
+    like = None
+    if args.like:
+        described = describe(args.like)
+        if described is None:
+            raise DataError(f"there is no city.json in {args.like}")
+        like = described[1]
+    columns = {role: getattr(args, f"{role}_column") for role in NAMES if getattr(args, f"{role}_column")}
+    city = points_to_city(
+        read_points(args.points, columns),
+        timezone=args.timezone,
+        name=args.name or Path(args.output_dir).name,
+        cell_km=args.cell_km,
+        slot_minutes=args.slot_minutes,
+        bounds=tuple(args.bounds) if args.bounds else None,
+        grid_size=tuple(args.grid_size) if args.grid_size else None,
+        like=like,
+        first_date=args.first_date,
+        num_days=args.num_days,
+        times_in=args.times_in,
+        holidays=tuple(args.holidays),
+        horizon_days=args.horizon_days,
+        skip_bad=args.skip_bad,
+    )
+    city.write(args.output_dir)
+    grid, calendar = city.description.grid, city.description.calendar
+    print("; ".join(f"{name} {count:,}" for name, count in city.counts.items()))
+    print(
+        f"{grid.width} x {grid.height} cells of {grid.cell_km:g} km, {calendar.num_days} days of {calendar.num_slots}"
+        f" slots, to be predicted from day {city.description.cut_day} on: --data_path {args.output_dir}"
+    )
+    return 0

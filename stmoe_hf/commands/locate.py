@@ -1,0 +1,43 @@
+"""`python -m stmoe_hf locate --records predictions.csv.gz --data DATA/kyoto --output predictions.geojson`"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ..data.description import describe
+from ..data.errors import DataError
+from ..data.files import open_aside
+from ..data.geography import geojson, locate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", required=True, help="records or predictions uid,d,t,x,y: csv, csv.gz or parquet")
+    parser.add_argument("--data", required=True, help="folder of the city, whose city.json says where it lies")
+    parser.add_argument("--output", required=True, help="file to write: .geojson, .csv or .csv.gz")
+    parser.add_argument("--outlines", action="store_true", help="GeoJSON of the cells' outlines, not their middles")
+
+
+def run(args: argparse.Namespace) -> int:
+    output = Path(args.output)
+    described = describe(args.data)
+    if described is None or described[1].place is None:
+        raise DataError(f"no city.json of {args.data} says where the city lies")
+    city = described[1]
+    assert city.place is not None
+    if not Path(args.records).is_file():
+        raise FileNotFoundError(f"there is no file {args.records}")
+    records = (pd.read_parquet if args.records.endswith(".parquet") else pd.read_csv)(args.records)
+    users = (Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent) / "users.csv"
+    if users.is_file() and "uid" in records.columns:
+        records = records.merge(pd.read_csv(users, dtype={"user": str}), how="left", on="uid")
+    with open_aside(output) as file:
+        if output.name.endswith((".geojson", ".json")):
+            json.dump(geojson(records, city.place, city.grid, city.calendar, args.outlines), file)
+        elif output.name.endswith((".csv", ".csv.gz")):
+            locate(records, city.place, city.grid, city.calendar).to_csv(file, index=False)
+        else:
+            raise DataError(f"--output {output} must end in .geojson, .csv or .csv.gz")
+    print(f"{len(records):,} records are in {output}")
+    return 0

@@ -1,0 +1,104 @@
+"""`city.json`: what a data set of one's own says about itself, beside its records: grid, calendar and place.
+
+    {"name": "kyoto", "records": "records.parquet",
+     "grid": {"width": 60, "height": 40, "cell_km": 0.25},
+     "calendar": {"first_day": 0, "num_days": 75, "num_slots": 24, "first_weekday": 6, "holidays": [1, 8]},
+     "cut_day": 60,
+     "place": {"latitude": 35.01, "longitude": 135.77, "timezone": "Asia/Tokyo", "first_date": "2026-02-01"}}
+
+`python -m stmoe_hf gps` and `export` write it; for other records a person can. `place` may be left out: it is only
+needed to go back to latitude, longitude and time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..spacetime import Calendar, Grid
+from .editions import EDITIONS, Edition
+from .errors import DataError
+from .files import open_aside
+from .geography import Place
+
+DESCRIPTION = "city.json"
+OWN = "own"  # the name of the edition of such data
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `city.json` says.
+
+    Attributes:
+        name: of the city.
+        records: file or folder of parts with its records, beside `city.json`.
+        grid, calendar: what the records are in.
+        cut_day: the first day of the horizon.
+        place: where and when it is, if that is known.
+        edition: whose days and metrics these are; `own` if of no edition of the challenge.
+    """
+
+    name: str
+    records: str
+    grid: Grid
+    calendar: Calendar
+    cut_day: int
+    place: Place | None = None
+    edition: str = OWN
+
+    def __post_init__(self) -> None:
+        first, last = self.calendar.first_day, self.calendar.last_day
+        if not first < self.cut_day <= last:
+            raise DataError(f"cut_day {self.cut_day} leaves no history or no horizon in the days {first}..{last}")
+        if self.edition != OWN and self.edition not in EDITIONS:
+            raise DataError(f"there is no edition {self.edition!r}; it is {OWN}, or one of {', '.join(EDITIONS)}")
+
+    def as_edition(self) -> Edition:
+        """An edition of these days; scored as in humob2024 where no other edition is named."""
+        metrics = EDITIONS[self.edition].metric_edition if self.edition != OWN else "humob2024"
+        return Edition(self.edition, self.calendar, self.cut_day, metrics)
+
+    def write(self, folder: Path) -> None:
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        with open_aside(folder / DESCRIPTION) as file:
+            file.write(json.dumps(values, indent=2) + "\n")
+
+
+def describe(path: str | Path) -> tuple[Path, Description] | None:
+    """The records file that a `city.json` in this folder, or beside this file, describes; None where there is none.
+
+    Raises:
+        DataError: naming the file and what is wrong in it.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        nested = {"grid": Grid, "calendar": Calendar, "place": Place}
+        for name, kind in nested.items():
+            if name in values:
+                _refuse_unknown(values[name], kind, f"{name}: ")
+                values[name] = kind(**values[name])
+        _refuse_unknown(values, Description, "")
+        calendar = values.get("calendar")
+        if calendar is not None:
+            values["calendar"] = Calendar(**asdict(calendar) | {"holidays": tuple(calendar.holidays)})
+        found = Description(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        text = str(error).replace("Description.__init__() missing", "there is no")
+        raise DataError(f"{file}: {text}") from None
+    return (folder / found.records if path.is_dir() else path), found
+
+
+def _refuse_unknown(values: Any, kind: Any, where: str) -> None:
+    if not isinstance(values, dict):
+        raise DataError(f"{where}this must be a mapping of {', '.join(f.name for f in fields(kind))}")
+    unknown = set(values) - {f.name for f in fields(kind)}
+    if unknown:
+        names = ", ".join(f.name for f in fields(kind))
+        raise DataError(f"{where}there is no {', '.join(sorted(unknown))}; the keys are {names}")
