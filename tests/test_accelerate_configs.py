@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from stmoe_hf import MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.modeling_stmoe_bert import STMoEBertLayer
 
 FOLDER = Path(__file__).parents[1] / "configs" / "accelerate"
@@ -70,6 +71,31 @@ def test_fsdp_wraps_each_layer_of_the_network():
     wraps = fsdp2_prepare_auto_wrap_policy(plugin, model)
     assert [module for module in model.modules() if wraps(module)] == list(model.model.encoder.layer)
     assert all(isinstance(layer, STMoEBertLayer) for layer in model.model.encoder.layer)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--config", "configs/base.yaml", "--city_embedding", "true"],
+        ["--config", "configs/history.yaml"],
+        ["--config", "configs/demo.yaml"],
+        ["--config", "configs/paper.yaml"],
+        ["--model_name", "MobilityBERT"],
+        ["--model_name", "MobilityBERTMoE"],
+    ],
+    ids=lambda options: options[1].split("/")[-1],
+)
+def test_every_parameter_takes_part_in_every_step_so_that_ddp_need_not_look_for_unused_ones(options, monkeypatch):
+    monkeypatch.chdir(FOLDER.parents[1])
+    small = "--hidden_size 16 --num_hidden_layers 2 --num_attention_heads 2 --intermediate_size 16".split()
+    model_args, _, args = parse_arguments(["--city", "B", "--use_cpu", *options, *small])
+    assert args.ddp_find_unused_parameters is False
+    model = model_args.new_model(grid_width=20, grid_height=10)
+    if model_args.city_embedding:
+        model.add_cities(["A", "B"])
+    batch = MobilityProcessor(grid_width=20, grid_height=10)([[(0, 3, 5, 5), (1, 3, 6, 5), (2, 3, 999, 999)]] * 2)
+    model(**batch, labels=torch.where(batch["inputs"][..., -1] == CONFIG.mask_id, 84, -100)).loss.backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
 def test_the_sharded_network_has_the_loss_and_the_gradients_of_the_whole(tmp_path):

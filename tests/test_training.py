@@ -262,11 +262,13 @@ def test_accumulation_gives_the_same_losses(data, tmp_path):
     for batch, accumulation in ((4, 1), (1, 4)):
         folder = tmp_path / str(batch)
         options = ("--max_steps", "3", "--eval_users", "0", "--eval_fraction", "0", "--dropout", "0")
+        options += ("--router_aux_loss_coef", "0.5")
         options += ("--per_device_train_batch_size", str(batch), "--gradient_accumulation_steps", str(accumulation))
         train(data, folder, *options)
         history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         logs.append([(e["loss"], e["router_aux_loss"]) for e in history if "loss" in e])
-    assert np.allclose(logs[0], logs[1], atol=2e-4)
+    assert np.allclose(*(np.array(log)[:, 0] for log in logs), atol=1e-5)
+    assert np.allclose(*(np.array(log)[:, 1] for log in logs), atol=1.1e-4)  # rounded for the log
 
 
 def test_two_processes_give_the_losses_weights_and_predictions_of_one(data, tmp_path):
