@@ -32,12 +32,15 @@ from .decoding import PROXIMITY_BETA, expected_values
 from .spacetime import Grid
 
 DRAWS = 48
+STRIDE = 19  # has no divisor in common with DRAWS
 THEME_GAIN = 100.0
 THEME_POWER = 2.0
 OPEN_DTW_COST, STRICT_DTW_COST = 0.006, 0.004  # per kilometre
 POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search starts from
 SWEEPS = 2
 BEST_CELLS = 4  # of each slot, tried in a sweep
+RACE = 8  # draws after which a change may be given up
+RACE_ODDS = 0.5
 
 _STEPS_A_CELL = 8
 _FARTHEST = 10 * _STEPS_A_CELL
@@ -134,11 +137,12 @@ def _decode_day(weights, record_day, record_index, top, steps, km, seed):
         np.empty((2, n + 1)),
     )
     best = top[:, 0].copy()
-    best_score = _mean_score(best, draws, steps, km, scratch)
+    scores, trial = np.empty(len(draws)), np.full(len(draws), -np.inf)
+    _is_better(best, draws, steps, km, scratch, trial, scores)
+    scores, trial = trial, scores
     for draw in range(len(draws)):
-        score = _mean_score(draws[draw], draws, steps, km, scratch)
-        if score > best_score:
-            best_score = score
+        if _is_better(draws[draw], draws, steps, km, scratch, scores, trial):
+            scores, trial = trial, scores
             best[:] = draws[draw]
     for _ in range(SWEEPS):
         improved = False
@@ -154,9 +158,8 @@ def _decode_day(weights, record_day, record_index, top, steps, km, seed):
                 if cell == before:
                     continue
                 best[i] = cell
-                score = _mean_score(best, draws, steps, km, scratch)
-                if score > best_score + 1e-12:
-                    best_score = score
+                if _is_better(best, draws, steps, km, scratch, scores, trial):
+                    scores, trial = trial, scores
                     improved = True
                 else:
                     best[i] = before
@@ -179,7 +182,8 @@ def _draw(weights, record_day, record_index):
     total = np.empty(records)
     for draw in range(DRAWS):
         # Stratified: the draws cover the themes as evenly as their number allows.
-        theme = np.searchsorted(prior, (draw + np.random.random()) / DRAWS * prior[-1])
+        stratum = draw * STRIDE % DRAWS  # neighbours in the order of the draws are far apart in time
+        theme = np.searchsorted(prior, (stratum + np.random.random()) / DRAWS * prior[-1])
         theme = min(theme, len(prior) - 1) + first
         for i in range(n):
             mass = 0.0
@@ -191,13 +195,21 @@ def _draw(weights, record_day, record_index):
     return draws
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _mean_score(trajectory, draws, steps, km, scratch):
-    score = 0.0
+@numba.njit(nogil=True, cache=True)
+def _is_better(trajectory, draws, steps, km, scratch, scores, trial):
+    """Whether a trajectory's mean score is above that of `scores`; its own scores are written to `trial`.
+
+    A race: it ends as soon as the trajectory lies behind by more than chance would explain.
+    """
+    ahead, spread = 0.0, 0.0
     for draw in range(len(draws)):
-        score += _geobleu(trajectory, draws[draw], steps, scratch)
-        score -= _dtw_cost(trajectory, draws[draw], km, scratch[5])
-    return score / len(draws)
+        score = _geobleu(trajectory, draws[draw], steps, scratch) - _dtw_cost(trajectory, draws[draw], km, scratch[5])
+        trial[draw] = score
+        ahead += score - scores[draw]
+        spread += (score - scores[draw]) ** 2
+        if draw % RACE == RACE - 1 and ahead < 0.0 and ahead * ahead > RACE_ODDS * spread:
+            return False
+    return ahead > 1e-12
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
