@@ -288,6 +288,7 @@ class RunArguments(TrainingArguments):
 
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
+KNOWN = {f.name for kind in KINDS for f in dataclasses.fields(kind) if f.init}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
@@ -297,11 +298,17 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Run
         ValueError: an unknown key or a wrong value in the file, or an unusable combination.
         SystemExit: a wrong command line (argparse has said why), or --help.
     """
-    parser = HfArgumentParser(KINDS, description="Train ST-MoE-BERT on a city.")  # type: ignore[arg-type]
+    parser = HfArgumentParser(
+        KINDS,  # type: ignore[arg-type]
+        description="Train ST-MoE-BERT on a city.",
+        usage="train_hf.py --city CITY --data_dir DIR [--config FILE] [any argument that --help lists]",
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML file of any of these arguments, flat.")
     file, rest = _take_config(argv)
     tokens = _yaml_tokens(parser, Path(file)) if file else []
-    model, data, run = parser.parse_args_into_dataclasses(tokens + rest)[:3]
+    model, data, run, *_, unknown = parser.parse_args_into_dataclasses(tokens + rest, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"there is no argument {unknown[0]}{_near(unknown[0].partition('=')[0])}")
     if data.city is None and data.data_path is None:
         parser.error("say which city to train on: --city A --data_dir DIR, or a file with --data_path FILE")
     if run.output_dir is None or run.output_dir == "trainer_output":
@@ -324,6 +331,12 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
     return file, rest
 
 
+def _near(name: str) -> str:
+    """The argument that was probably meant, for an error."""
+    near = difflib.get_close_matches(name.lstrip("-"), KNOWN, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def _yaml_tokens(parser: HfArgumentParser, path: Path) -> list[str]:
     """The file's values as a command line, so that both are read, converted and refused in one way."""
     try:
@@ -334,14 +347,10 @@ def _yaml_tokens(parser: HfArgumentParser, path: Path) -> list[str]:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `argument: value` lines")
-    known = {f.name for kind in KINDS for f in dataclasses.fields(kind) if f.init}
     tokens: list[str] = []
     for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(
-                f"{path}: there is no argument {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+        if key not in KNOWN:
+            raise ValueError(f"{path}: there is no argument {key!r}{_near(str(key))}")
         if value is None:
             continue
         if isinstance(value, dict):

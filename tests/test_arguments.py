@@ -46,6 +46,13 @@ def test_wrong_keys_and_values_of_the_file_are_refused_by_name(tmp_path, text, s
         parse(tmp_path, text)
 
 
+def test_an_unknown_argument_of_the_command_line_is_refused_by_name():
+    with pytest.raises(ValueError, match="no argument --hiden_size; did you mean 'hidden_size'"):
+        parse_arguments(["--city", "B", "--hiden_size", "64"])
+    with pytest.raises(ValueError, match="no argument 64"):
+        parse_arguments(["--city", "B", "64"])
+
+
 def test_a_missing_file_and_a_missing_city_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="no configuration file"):
         parse_arguments(["--city", "B", "--config", str(tmp_path / "none.yaml")])
