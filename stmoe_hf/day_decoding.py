@@ -40,7 +40,7 @@ POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search sta
 SWEEPS = 2
 BEST_CELLS = 4  # of each slot, tried in a sweep
 RACE = 8  # draws after which a change may be given up
-RACE_ODDS = 0.5
+RACE_ODDS = 0.5  # squared, in units of the sum of squares
 
 _STEPS_A_CELL = 8
 _FARTHEST = 10 * _STEPS_A_CELL
