@@ -234,3 +234,10 @@ def test_the_metric_of_evaluate_gives_the_same(tmp_path):
         predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist(), edition="humob2025"
     )
     assert found == score(prediction, truth, "humob2025").to_dict()
+    far = metric.compute(
+        predictions=prediction.to_numpy().tolist(),
+        references=truth.to_numpy().tolist(),
+        edition="humob2025",
+        cell_km=1,
+    )
+    assert far["dtw"] == pytest.approx(2 * found["dtw"])
