@@ -9,6 +9,7 @@ import zoneinfo
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import AutoModel
 
 from stmoe_hf.__main__ import main
 from stmoe_hf.arguments import parse_arguments
@@ -17,6 +18,7 @@ from stmoe_hf.data.description import Description, describe
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.geography import Place, geojson, locate
 from stmoe_hf.data.gps import points_to_city, read_points
+from stmoe_hf.hub import card
 from stmoe_hf.metrics import score
 from stmoe_hf.spacetime import Calendar, Grid
 from stmoe_hf.training import run
@@ -398,6 +400,11 @@ def test_another_grid_goes_through_training_scores_and_back_to_the_earth(kyoto, 
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["dtw"] == pytest.approx(
         score(pd.read_csv(written), known, "humob2024", grid=GRID).dtw
     )
+
+    record = json.loads((out / "run.json").read_text())
+    text = " ".join(str(card(results, record, AutoModel.from_pretrained(out), "org/kyoto")).split())
+    assert "in slots of 60 minutes on a grid of 250 m cells" in text
+    assert "City kyoto, data of its own grid and days: 10 users" in text
 
     shape = tmp_path / "predictions.geojson"
     assert main(["locate", "--records", str(written), "--data", str(folder), "--output", str(shape)]) == 0

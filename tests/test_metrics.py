@@ -280,3 +280,10 @@ def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monke
     assert metric.citation.startswith("@inproceedings") and set(metric.features) == {"predictions", "references"}
     with pytest.raises(ValueError, match="the prediction holds no record"):
         metric.compute(predictions=[], references=[], edition="humob2025")
+    far = metric.compute(
+        predictions=prediction.to_numpy().tolist(),
+        references=truth.to_numpy().tolist(),
+        edition="humob2025",
+        cell_km=1,
+    )
+    assert far["dtw"] == pytest.approx(2 * found["dtw"])

@@ -107,7 +107,7 @@ _SPILLED = np.dtype([("uid", np.int64), ("row", np.int64), ("time", np.int32), (
 def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress) -> Iterator[_Users]:
     """Users of files in any order: records are dealt on disk into ranges of uids that fit into memory, then sorted."""
     starts: list[tuple[int, Path]] = []  # first row of each file
-    rows, counts = 0, []
+    rows, uids, counts = 0, np.empty(0, np.int64), np.empty(0, np.int64)
     with open(folder / "spilled", "wb") as spilled:
         for records in _stream(files, grid, calendar, progress):
             part = np.empty(len(records), _SPILLED)
@@ -116,11 +116,10 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
             part.tofile(spilled)
             if not records.first:
                 starts.append((rows, records.path))
-            counts.append(np.unique(records.uid, return_counts=True))
+            uids, index = np.unique(np.concatenate([uids, records.uid]), return_inverse=True)
+            counts = np.bincount(index, np.concatenate([counts, np.ones(len(records))]))
             rows += len(records)
-    uids, index = np.unique(np.concatenate([uid for uid, _ in counts]), return_inverse=True)
-    before = np.cumsum(np.bincount(index, np.concatenate([count for _, count in counts]))) / RECORDS_A_BUCKET
-    bucket_of_uid = before.astype(np.int64)
+    bucket_of_uid = (np.cumsum(counts) / RECORDS_A_BUCKET).astype(np.int64)
     names = [folder / f"bucket{bucket}" for bucket in range(int(bucket_of_uid[-1]) + 1)]
     everything = np.memmap(folder / "spilled", _SPILLED, "r")
     for first in range(0, rows, RECORDS_A_BUCKET):
@@ -136,13 +135,14 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
             continue
         part = np.fromfile(name, _SPILLED)
         name.unlink()
-        part = part[np.lexsort((part["row"], part["time"], part["uid"]))]
-        twice = np.flatnonzero((np.diff(part["uid"]) == 0) & (np.diff(part["time"]) == 0))
+        order = np.lexsort((part["time"].copy(), part["uid"].copy()))  # of equals, the first row stays first
+        uid, time = part["uid"][order], part["time"][order]
+        twice = np.flatnonzero((np.diff(uid) == 0) & (np.diff(time) == 0))
         if len(twice):
-            one, other = (int(part["row"][i]) for i in (twice[0], twice[0] + 1))
-            uid, time = (int(part[name][twice[0]]) for name in ("uid", "time"))
-            raise _twice(_where_of_row(starts, one), _where_of_row(starts, other), uid, time, calendar)
-        yield _Users(part["uid"], part["time"], part["cell"])
+            row = int(twice[0])
+            one, other = (_where_of_row(starts, int(part["row"][order[i]])) for i in (row, row + 1))
+            raise _twice(one, other, int(uid[row]), int(time[row]), calendar)
+        yield _Users(uid, time, part["cell"][order])
 
 
 def _write(users: Iterator[_Users], grid: Grid, calendar: Calendar, folder: Path) -> None:
