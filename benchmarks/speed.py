@@ -356,7 +356,14 @@ def section_train() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     size = (8, INPUT, OUTPUT)
     published = Side("train", "published", *size)
-    rows: list[tuple[str, Side, float]] = []
+
+    def row(name: str, side: Side, times: float) -> None:
+        print(
+            f"| {name} | {8 / side.median:.2f} | {times:.1f} | {side.mb:.0f} | {side.mb / published.mb:.2f}"
+            f" | {side.facts.get('parameters', 0):,} |",
+            flush=True,
+        )
+
     plan = {name: (name, {}) for name in [*NETWORKS, "history", "base"] if name != "published"}
     plan["published, logits of all records"] = ("published", {"all_logits": True})
     for name, (which, more) in plan.items():
@@ -364,13 +371,9 @@ def section_train() -> None:
         published.run()
         side = Side("train", which, *size, **more)
         take_turns({name: side}, 10, 1)
-        rows.append((name, side, published.seconds[-1] / side.median))
+        row(name, side, published.seconds[-1] / side.median)
     published.close()
-    for name, side, times in [("published", published, 1.0), *rows]:
-        print(
-            f"| {name} | {8 / side.median:.2f} | {times:.1f} | {side.mb:.0f} | {side.mb / published.mb:.2f}"
-            f" | {side.facts.get('parameters', 0):,} |"
-        )
+    row("published", published, 1.0)
 
 
 def section_predict() -> None:
