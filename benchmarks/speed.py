@@ -27,7 +27,7 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
-from stmoe_hf import MobilityBertConfig, MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf import MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
 from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.modeling_stmoe_bert import CellLogProbability, STMoEBertExperts
 from stmoe_hf.prediction import PredictionSettings, predict_cells
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"hidden_size": 256, "num_hidden_layers": 24, "num_attention_heads": 16}
 SAME = {**SIZES, "history_head": False}
 NETWORKS = {
-    "published": MobilityBertConfig(**SIZES, intermediate_size=3072),
+    "published": MobilityBERTMoE.config_class(**SIZES, intermediate_size=3072),
     "same, experts of 512": STMoEBertConfig(**SAME, intermediate_size=1024, attention_dropout=0.0),
     "same, experts of 512, attention dropout": STMoEBertConfig(**SAME, intermediate_size=1024),
     "same, experts of 1536": STMoEBertConfig(**SAME, intermediate_size=3072, attention_dropout=0.0),
@@ -83,10 +83,19 @@ Measure = tuple[Callable[[], object], dict]
 
 
 def train(
-    name: str, users: int, history: int, horizon: int, compile: bool = False, all_logits: bool = False, **more
+    name: str,
+    users: int,
+    history: int,
+    horizon: int,
+    compile: bool = False,
+    all_logits: bool = False,
+    checkpoint: bool = False,
+    **more,
 ) -> Measure:
     """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record."""
     model, data = network(name, **more).train(), batch(users, history, horizon)
+    if checkpoint:  # of activations: each layer is computed again in backward
+        model.gradient_checkpointing_enable()
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if compile:
@@ -365,6 +374,7 @@ def section_train() -> None:
         )
 
     plan = {name: (name, {}) for name in [*NETWORKS, "history", "base"] if name != "published"}
+    plan["same, experts of 512, activations computed again"] = ("same, experts of 512", {"checkpoint": True})
     plan["published, logits of all records"] = ("published", {"all_logits": True})
     for name, (which, more) in plan.items():
         # One at a time beside the published network, which needs gigabytes and half a minute a step.
