@@ -27,7 +27,7 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 
-from stmoe_hf import MobilityBERTMoE, MobilityBertMoEConfig, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf import MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
 from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.modeling_stmoe_bert import CellLogProbability, STMoEBertExperts
 from stmoe_hf.prediction import PredictionSettings, predict_cells
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"hidden_size": 256, "num_hidden_layers": 24, "num_attention_heads": 16}
 SAME = {**SIZES, "history_head": False}
 NETWORKS = {
-    "published": MobilityBertMoEConfig(**SIZES, intermediate_size=3072),
+    "published": MobilityBERTMoE.config_class(**SIZES, intermediate_size=3072),
     "same, experts of 512": STMoEBertConfig(**SAME, intermediate_size=1024),
     "same, experts of 512, attention dropout": STMoEBertConfig(**SAME, intermediate_size=1024, attention_dropout=0.1),
     "same, experts of 1536": STMoEBertConfig(**SAME, intermediate_size=3072),
@@ -83,10 +83,19 @@ Measure = tuple[Callable[[], object], dict]
 
 
 def train(
-    name: str, users: int, history: int, horizon: int, compile: bool = False, all_logits: bool = False, **more
+    name: str,
+    users: int,
+    history: int,
+    horizon: int,
+    compile: bool = False,
+    all_logits: bool = False,
+    checkpoint: bool = False,
+    **more,
 ) -> Measure:
     """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record."""
     model, data = network(name, **more).train(), batch(users, history, horizon)
+    if checkpoint:  # of activations: each layer is computed again in backward
+        model.gradient_checkpointing_enable()
     facts = {"parameters": sum(p.numel() for p in model.parameters())}
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if compile:
@@ -356,21 +365,25 @@ def section_train() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     size = (8, INPUT, OUTPUT)
     published = Side("train", "published", *size)
-    rows: list[tuple[str, Side, float]] = []
+
+    def row(name: str, side: Side, times: float) -> None:
+        print(
+            f"| {name} | {8 / side.median:.2f} | {times:.1f} | {side.mb:.0f} | {side.mb / published.mb:.2f}"
+            f" | {side.facts.get('parameters', 0):,} |",
+            flush=True,
+        )
+
     plan = {name: (name, {}) for name in [*NETWORKS, "history", "base"] if name != "published"}
+    plan["same, experts of 512, activations computed again"] = ("same, experts of 512", {"checkpoint": True})
     plan["published, logits of all records"] = ("published", {"all_logits": True})
     for name, (which, more) in plan.items():
         # One at a time beside the published network, which needs gigabytes and half a minute a step.
         published.run()
         side = Side("train", which, *size, **more)
         take_turns({name: side}, 10, 1)
-        rows.append((name, side, published.seconds[-1] / side.median))
+        row(name, side, published.seconds[-1] / side.median)
     published.close()
-    for name, side, times in [("published", published, 1.0), *rows]:
-        print(
-            f"| {name} | {8 / side.median:.2f} | {times:.1f} | {side.mb:.0f} | {side.mb / published.mb:.2f}"
-            f" | {side.facts.get('parameters', 0):,} |"
-        )
+    row("published", published, 1.0)
 
 
 def section_predict() -> None:

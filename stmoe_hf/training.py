@@ -115,6 +115,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     _say_split(city, split, train, validation, test, asked)
 
     model = _model(model_args, city, args, cities)
+    if getattr(model.config, "sparse_layers", None):
+        logger.info("implementation of the experts: %s", model.config._experts_implementation)
     trainer = MobilityTrainer(
         model=model,
         args=args,

@@ -279,17 +279,30 @@ def test_an_untrained_history_head_is_the_time_kernel_frequency():
     assert torch.allclose(logits.exp(), 0.98 * frequency + 0.02 * everywhere, atol=1e-4)
 
 
-def test_candidates_hold_the_probabilities_of_the_whole_grid():
-    model = small_model().eval()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"history_head": False},
+        {"history_spread": 2, "record_features": True},
+        {"history_spread": 2, "cell_head": False},
+    ],
+)
+def test_candidates_hold_the_probabilities_of_the_whole_grid(changes):
+    model = small_model(**changes).eval()
     inputs, labels = batch()
     everything, some = model(inputs).logits, model(inputs, num_candidates=5)
     counts = (labels != NO_LABEL).sum(-1)
     start = 0
     for row, count in enumerate(counts):
         cells = some.candidates[row][some.candidates[row] >= 0]
-        history = inputs[row, (inputs[row, :, CELL] < model.config.num_cells), CELL]
-        assert set(history.tolist()) <= set(cells.tolist())
-        assert torch.allclose(some.logits[row, :count, : len(cells)], everything[start : start + count][:, cells])
+        expected = set(everything[start : start + count].exp().sum(0).topk(5).indices.tolist())
+        if model.config.history_head:
+            expected |= set(inputs[row, (inputs[row, :, CELL] < model.config.num_cells), CELL].tolist())
+        assert set(cells.tolist()) == expected
+        assert torch.allclose(
+            some.logits[row, :count, : len(cells)], everything[start : start + count][:, cells], atol=1e-5
+        )
         start += count
 
 
