@@ -31,7 +31,7 @@ from torch import Tensor
 from .decoding import PROXIMITY_BETA, expected_values
 from .spacetime import Grid
 
-DRAWS = 48
+DRAWS = 96
 STRIDE = 19  # has no divisor in common with DRAWS
 THEME_GAIN = 100.0
 THEME_POWER = 2.0
