@@ -19,9 +19,8 @@ from stmoe_hf.training import run
 
 RECIPE = "the recipe"
 # Variant -> what differs from the recipe; the decoders take the recipe's own network.
-DECODERS = {
-    f"decoder {name}": f"--decoder {name} --num_train_epochs 0" for name in ("mode", "geobleu", "dtw", "balanced")
-}
+ALONE = "this city alone"
+DECODERS = {f"decoder {name}": f"--decoder {name} --num_train_epochs 0" for name in SLOT_DECODERS}
 VARIANTS = {
     RECIPE: "",
     **DECODERS,
