@@ -138,8 +138,7 @@ def _decode_day(weights, record_day, record_index, top, steps, km, seed):
     )
     best = top[:, 0].copy()
     scores, trial = np.empty(len(draws)), np.full(len(draws), -np.inf)
-    _is_better(best, draws, steps, km, scratch, trial, scores)
-    scores, trial = trial, scores
+    _is_better(best, draws, steps, km, scratch, trial, scores)  # fills `scores`: anything is better than -inf
     for draw in range(len(draws)):
         if _is_better(draws[draw], draws, steps, km, scratch, scores, trial):
             scores, trial = trial, scores

@@ -168,6 +168,11 @@ def _other_cities(city: City, data_args: DataArguments) -> list[City]:
         if name == data_args.city:
             continue
         other = open_city(name, data_args.data_dir, edition=data_args.edition, cache_dir=data_args.cache_dir)
+        if {Path(file).resolve() for file in other.source} & {Path(file).resolve() for file in city.source}:
+            raise ValueError(
+                f"city {name} of --pretrain_cities is the city that is predicted: its held-out days would be trained"
+                " on. Leave it out"
+            )
         if (other.grid, other.calendar) != (city.grid, city.calendar):
             raise ValueError(f"city {name} has another grid or calendar than city {city.name}: train on one edition")
         others.append(other)
