@@ -33,9 +33,9 @@ from .spacetime import Grid
 
 DRAWS = 96
 STRIDE = 19  # has no divisor in common with DRAWS
-THEME_GAIN = 100.0
+THEME_GAIN = 300.0
 THEME_POWER = 2.0
-OPEN_DTW_COST, STRICT_DTW_COST = 0.006, 0.004  # per kilometre
+OPEN_DTW_COST, STRICT_DTW_COST = 0.008, 0.004  # per kilometre
 POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search starts from
 SWEEPS = 2
 BEST_CELLS = 4  # of each slot, tried in a sweep
