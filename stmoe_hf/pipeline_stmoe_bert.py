@@ -11,7 +11,7 @@ from transformers import Pipeline
 from .decoding import BALANCED_DISTANCE_WEIGHT, SLOT_DECODERS, expected_values
 
 TASK = "mobility-prediction"
-NUM_CANDIDATES = 32  # cells from outside a person's history that can be predicted
+NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history's are candidates too
 MASKED = 999
 
 

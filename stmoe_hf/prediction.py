@@ -23,7 +23,7 @@ class PredictionSettings:
     Attributes:
         decoder: one of `decoding.DECODERS`.
         distance_weight: of the `balanced` decoder, per kilometre.
-        num_candidates: cells outside a person's history that are candidates.
+        num_candidates: the candidates are so many of the most probable cells, and all of the history's.
         input_seq_length, predict_seq_length: records in and out of a block of the published regime, whose predictions
             are fed back as history; with `predict_seq_length` None the horizon is predicted in one shot.
     """
