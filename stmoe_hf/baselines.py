@@ -81,8 +81,7 @@ def predict_person(city: City, windows: PredictionWindows, window: int) -> dict[
     before = (person.day < asked["d"][0]) & (person.cell != city.grid.mask_id)
     day, slot, cell = person.day[before], person.slot[before], person.cell[before]
     if not len(cell):
-        centre = int(city.grid.cell((city.grid.width + 1) // 2, (city.grid.height + 1) // 2))
-        return {name: np.full(len(asked["d"]), centre) for name in BASELINES}
+        return {name: np.full(len(asked["d"]), city.grid.centre) for name in BASELINES}
     cells, inverse = np.unique(cell, return_inverse=True)
     weight = time_kernel(city.calendar, asked, day, slot)
     in_cell = np.zeros((len(cell), len(cells)))

@@ -80,8 +80,7 @@ def predict_cells(
         if not getattr(getattr(model, "module", model).config, "cell_head", True):
             # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
             nothing_known = torch.isneginf(output.history).all(-1)
-            centre = grid.cell((grid.width + 1) // 2, (grid.height + 1) // 2)
-            chosen = chosen.masked_fill(nothing_known, centre)
+            chosen = chosen.masked_fill(nothing_known, grid.centre)
         place = torch.zeros_like(asked)
         place[rows] = in_block
         inputs[..., -1][place] = chosen[exists]  # both sides in (row, time) order
