@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from dataclasses import fields
 from pathlib import Path
@@ -17,10 +15,11 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from .arguments import DataArguments, ModelArguments
 from .baselines import BASELINES
 from .data.description import OWN
+from .data.files import new_folder
+from .metrics import EDITIONS
 from .pipeline_stmoe_bert import TASK
 
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
-EDITIONS = ("humob2024", "humob2025")
 RUN_FILES = ("run.json", "all_results.json")
 # Arguments that the card repeats where they were given (not their paths: those are of one machine), and always.
 DATA_ARGUMENTS = (
@@ -56,11 +55,7 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
     for name in ("config.json", *RUN_FILES):
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give the name of a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as aside:
         model, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
         processor.save_pretrained(aside)
         pipeline(TASK, model=model, processor=processor).save_pretrained(aside)  # type: ignore[call-overload]
@@ -68,12 +63,6 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         record = json.loads((run / "run.json").read_text())
         (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
         card(results, record, model, repo_id).save(aside / "README.md")
-        aside.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
