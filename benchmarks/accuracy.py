@@ -50,13 +50,14 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
     runs, minutes = [], []
     for seed in args.seeds:
         folder = Path(args.output_dir) / f"city{city}-seed{seed}"
-        if not (folder / "all_results.json").exists():
+        if not ((folder / "all_results.json").exists() and (folder / "minutes").exists()):
             start = time.monotonic()
             others = [c for c in args.pretrain_cities if c != city]
             options = ["--city", city, "--data_dir", args.data_dir, "--config", args.config, "--overwrite", "true"]
             options += ["--pretrain_cities", *others] if others else []
             options += ["--cut_day", str(args.cut_day), "--eval_fraction", "1.0", "--seed", str(seed)]
-            options += ["--save_strategy", "no", "--disable_tqdm", "true", "--output_dir", str(folder), *more]
+            options += ["--eval_users", "0", "--save_strategy", "no", "--disable_tqdm", "true"]
+            options += ["--output_dir", str(folder), *more]
             run(*parse_arguments(options))
             (folder / "minutes").write_text(f"{(time.monotonic() - start) / 60:.1f}")
         runs.append(pd.read_csv(folder / "predictions.csv.gz"))

@@ -1,5 +1,7 @@
 """Are the probabilities true, and what do the experts do? For a saved model and users whose days it has not seen.
 
+Those are the users that its run held out, or everybody if the folder of the model is of no run of this city.
+
     python benchmarks/calibration.py --model runs/accuracy/cityB-seed1 --city B --data_dir DIR
 
 Prints, over all asked-for records from the cut day on: a reliability table of the most probable cell, top-k accuracy,
@@ -8,12 +10,14 @@ that each expert gets (an expert that sees all kinds alike has specialised in no
 """
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from stmoe_hf.data.city import open_city
+from stmoe_hf.data.city import City, open_city
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
 from stmoe_hf.modeling_stmoe_bert import CELL, DAY_OFF, SLOT
 
@@ -31,7 +35,7 @@ def main() -> None:
     model, processor = AutoModel.from_pretrained(args.model).eval(), AutoProcessor.from_pretrained(args.model)
     city = open_city(args.city, args.data_dir)
     cut_day = city.edition.cut_day if args.cut_day is None else args.cut_day
-    windows = PredictionWindows(city, np.arange(len(city)), cut_day, WindowShape(), processor)
+    windows = PredictionWindows(city, rows_to_score(args.model, city), cut_day, WindowShape(), processor)
     best, hit, entropy, distance = [], [], [], []
     loads: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -48,7 +52,8 @@ def main() -> None:
             (x, y), (true_x, true_y) = city.grid.xy(cells[:, 0]), city.grid.xy(true)
             distance.append(torch.hypot((x - true_x).float(), (y - true_y).float()) * city.grid.cell_km)
             for kind, is_kind in kinds_of_records(batch["inputs"][0], city).items():
-                loads[kind] = loads.get(kind, 0) + expert_counts(output.router_logits, is_kind, model.config)
+                if output.router_logits:  # a network without experts has none
+                    loads[kind] = loads.get(kind, 0) + expert_counts(output.router_logits, is_kind, model.config)
     best_, hit_ = torch.cat(best).numpy(), torch.cat(hit).numpy()
     entropy_, distance_ = torch.cat(entropy).numpy(), torch.cat(distance).numpy()
     print(f"{args.model}: city {args.city}, {len(windows)} users, {len(best_):,} records from day {cut_day} on\n")
@@ -76,6 +81,19 @@ def main() -> None:
         for kind, load in loads.items():
             share = load[layer] / load[layer].sum()
             print(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in share.tolist()) + " |")
+
+
+def rows_to_score(model: str, city: City) -> np.ndarray:
+    """Rows of the users that the model's run held out (all, without a run of this city) and whose cells are known."""
+    scored = city.masked_counts == 0
+    record = Path(model) / "run.json"
+    if record.exists():
+        run = json.loads(record.read_text())
+        if run["city"]["name"] == city.name:
+            scored &= np.isin(city.uids, run["held_out_uids"])
+    if not scored.any():
+        raise SystemExit(f"error: the run of {model} held nobody out, or all cells to predict are masked")
+    return np.flatnonzero(scored)
 
 
 def kinds_of_records(inputs: torch.Tensor, city) -> dict[str, torch.Tensor]:

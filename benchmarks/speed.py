@@ -10,10 +10,12 @@ does not depend on what a network has learned.
 """
 
 import argparse
+import atexit
 import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -235,7 +237,9 @@ def train_in_processes(processes: int, name: str, users: int, history: int, hori
     import torch.multiprocessing as mp
 
     context = mp.get_context("spawn")
-    store = tempfile.mktemp()
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = f"{folder}/store"
     pipes = [context.Pipe() for _ in range(processes)]
     for rank, (_, there) in enumerate(pipes):
         arguments = (rank, processes, store, there, name, users, history, horizon)
@@ -257,7 +261,7 @@ def _rank(rank: int, processes: int, store: str, pipe, name: str, users: int, hi
     torch.distributed.init_process_group(
         "nccl" if DEVICE == "cuda" else "gloo", init_method=f"file://{store}", rank=rank, world_size=processes
     )
-    model = nn.parallel.DistributedDataParallel(network(name), find_unused_parameters=True)
+    model = nn.parallel.DistributedDataParallel(network(name))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     data = batch(users, history, horizon)
     while True:
@@ -416,15 +420,17 @@ KINDS_OF_WORK = {
 def section_limit() -> None:
     size = (8, HISTORY, HORIZON)
     flops = count_flops("base", *size)
-    sides = {"product": Side("product"), "step": Side("train", "base", *size)}
-    sides["with attention dropout"] = Side("train", "base", *size, attention_dropout=0.1)
-    take_turns(sides, 60)
-    limit = sides["product"].facts["flops"] / sides["product"].median
+    product = Side("product")
+    sides = {
+        "a training step of base.yaml": Side("train", "base", *size),
+        "the same, attention_dropout 0.1": Side("train", "base", *size, attention_dropout=0.1),
+    }
+    take_turns({"product": product, **sides}, 60)
+    limit = product.facts["flops"] / product.median
     print("| | GFLOP/s | of the product | peak MB |")
     print("| --- | --- | --- | --- |")
     print(f"| a matrix product, 4096 x 4096 x 4096 | {limit / 1e9:.0f} | 100 % | |")
-    for title, name in (("a training step of base.yaml", "step"), ("the same, attention_dropout 0.1",) * 2):
-        side = sides["step"] if name == "step" else sides["with attention dropout"]
+    for title, side in sides.items():
         share = flops / side.median / limit
         print(f"| {title} | {flops / side.median / 1e9:.0f} | {share:.0%} | {side.mb:.0f} |")
     for dropout in (0.0, 0.1):

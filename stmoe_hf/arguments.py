@@ -182,7 +182,9 @@ class DataArguments:
     eval_fraction: float = field(
         default=0.1, metadata={"help": "Share of the unmasked users that is held out from the cut day on and scored."}
     )
-    max_users: int | None = field(default=None, metadata={"help": "Use the first so many users only, for a trial."})
+    max_users: int | None = field(
+        default=None, metadata={"help": "Use the first so many users of every city only, for a trial."}
+    )
     input_seq_length: int | None = field(default=None, metadata={"help": "Records of history; unset: all."})
     predict_seq_length: int | None = field(
         default=None,
@@ -260,7 +262,9 @@ class RunArguments(TrainingArguments):
     distance_weight: float = field(
         default=BALANCED_DISTANCE_WEIGHT, metadata={"help": "Cost of a kilometre in the balanced decoder."}
     )
-    num_candidates: int = field(default=32, metadata={"help": "Candidate cells from outside a person's history."})
+    num_candidates: int = field(
+        default=32, metadata={"help": "Candidates: the most probable cells, and all of the history's."}
+    )
     resume: bool = field(default=False, metadata={"help": "Go on from the last whole checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
 

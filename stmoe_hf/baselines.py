@@ -9,17 +9,12 @@ import torch
 from .data.city import City
 from .data.windows import PredictionWindows
 from .decoding import decode
+from .modeling_stmoe_bert import KERNEL_DAYS, KERNEL_OTHER_KIND_OF_DAY, KERNEL_SAME_WEEKDAY, KERNEL_SLOTS
 from .spacetime import Calendar
 
-# The time kernel: a record's weight falls by e every 1.5 slots (around the clock) and every 100 days, to 15 % between
-# a working day and a day off, and rises by half on the same weekday. All of it untuned.
-KERNEL_SLOTS = 1.5
-KERNEL_DAYS = 100.0
-OTHER_KIND_OF_DAY = 0.15
-SAME_WEEKDAY = 1.5
+# The time kernel has the constants that the model's history head starts from, all of them untuned.
+# Share of the probability that all cells of a person's history have alike.
 UNIFORM_SHARE = 0.02
-# What a kilometre of expected distance costs in the balanced variant: 0.004 a cell of 500 m.
-DISTANCE_WEIGHT = 0.008
 
 # name -> decoder of the time kernel, None for the mode of (weekday, slot)
 BASELINES: dict[str, str | None] = {
@@ -49,7 +44,9 @@ def time_kernel(calendar: Calendar, asked: dict[str, np.ndarray], day: np.ndarra
     same_kind = calendar.is_day_off(asked["d"])[:, None] == calendar.is_day_off(day)
     same_weekday = calendar.weekday(asked["d"])[:, None] == calendar.weekday(day)
     weight = np.exp(-apart / KERNEL_SLOTS - days / KERNEL_DAYS)
-    return weight * np.where(same_kind, 1.0, OTHER_KIND_OF_DAY) * np.where(same_weekday, SAME_WEEKDAY, 1.0)
+    return (
+        weight * np.where(same_kind, 1.0, KERNEL_OTHER_KIND_OF_DAY) * np.where(same_weekday, KERNEL_SAME_WEEKDAY, 1.0)
+    )
 
 
 def weekday_slot_mode(calendar: Calendar, asked: dict[str, np.ndarray], day, slot, cell) -> np.ndarray:
@@ -81,8 +78,7 @@ def predict_person(city: City, windows: PredictionWindows, window: int) -> dict[
     before = (person.day < asked["d"][0]) & (person.cell != city.grid.mask_id)
     day, slot, cell = person.day[before], person.slot[before], person.cell[before]
     if not len(cell):
-        centre = int(city.grid.cell((city.grid.width + 1) // 2, (city.grid.height + 1) // 2))
-        return {name: np.full(len(asked["d"]), centre) for name in BASELINES}
+        return {name: np.full(len(asked["d"]), city.grid.centre) for name in BASELINES}
     cells, inverse = np.unique(cell, return_inverse=True)
     weight = time_kernel(city.calendar, asked, day, slot)
     in_cell = np.zeros((len(cell), len(cells)))
@@ -95,8 +91,6 @@ def predict_person(city: City, windows: PredictionWindows, window: int) -> dict[
         if decoder is None:
             result[name] = weekday_slot_mode(city.calendar, asked, day, slot, cell)
         else:
-            best = decode(
-                torch.from_numpy(probability)[None], torch.from_numpy(cells)[None], city.grid, decoder, DISTANCE_WEIGHT
-            )
+            best = decode(torch.from_numpy(probability)[None], torch.from_numpy(cells)[None], city.grid, decoder)
             result[name] = best[0].numpy()
     return result

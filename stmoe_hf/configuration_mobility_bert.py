@@ -9,10 +9,16 @@ NOT_PUBLISHED = (
     "moe_intermediate_size",
     "sparse_layers",
     "router_aux_loss_coef",
+    "output_router_logits",
+    "hidden_act",
+    "layer_norm_eps",
     "attention_dropout",
     "history_head",
     "history_content_size",
     "history_relation_size",
+    "history_spread",
+    "record_features",
+    "cities",
     "cell_head",
 )
 

@@ -111,9 +111,19 @@ class STMoEBertConfig(PreTrainedConfig):
         self._refuse_what_cannot_work()
 
     def _refuse_what_cannot_work(self) -> None:
-        sizes = ("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers")
+        sizes = (
+            *("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"),
+            *("max_seq_length", "moe_intermediate_size", "head_chunk_size"),
+        )
+        widths = (
+            *("location_embedding_size", "day_embedding_size", "time_embedding_size", "day_of_week_embedding_size"),
+            *("weekday_embedding_size", "history_content_size", "history_relation_size", "history_spread"),
+        )
         problems = [
-            f"{name} is {getattr(self, name)}; it must be at least 1" for name in sizes if getattr(self, name) < 1
+            f"{name} is {value}; it must be at least {least}"
+            for least, names in ((1, sizes), (0, widths))
+            for name in names
+            if (value := getattr(self, name)) is not None and value < least
         ]
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             problems.append(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,25 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModel, AutoProcessor, pipeline
 
+from .arguments import DataArguments, ModelArguments
 from .baselines import BASELINES
 from .data.description import OWN
+from .data.files import new_folder
+from .metrics import EDITIONS
 from .pipeline_stmoe_bert import TASK
 
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
-EDITIONS = ("humob2024", "humob2025")
 RUN_FILES = ("run.json", "all_results.json")
-# Arguments that the card repeats where they were given (not their paths: those are of one machine).
-DATA_ARGUMENTS = {
-    "pretrain_cities": None,
-    "city_temperature": 1.0,
-    "cut_day": None,
-    "horizon_days": 15,
-    "eval_fraction": 0.1,
-    "input_seq_length": None,
-    "predict_seq_length": None,
-    "look_back_len": None,
-    "windows_per_user": 1,
-}
+# Arguments that the card repeats where they were given (not their paths: those are of one machine), and always.
+DATA_ARGUMENTS = (
+    *("pretrain_cities", "city_temperature", "cut_day", "horizon_days", "eval_fraction", "max_users"),
+    *("input_seq_length", "predict_seq_length", "look_back_len", "windows_per_user"),
+    *("min_history_days", "min_horizon_days"),
+)
 RUN_ARGUMENTS = (
-    *("learning_rate", "location_embedding_lr", "num_train_epochs", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "warmup_steps", "weight_decay", "eval_users", "decoder", "seed"),
+    *("learning_rate", "location_embedding_lr", "lr_scheduler_type", "num_train_epochs"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps", "weight_decay"),
+    *("eval_users", "decoder", "distance_weight", "num_candidates", "seed"),
 )
 
 
@@ -59,11 +55,7 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
     for name in ("config.json", *RUN_FILES):
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give the name of a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as aside:
         model, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
         processor.save_pretrained(aside)
         pipeline(TASK, model=model, processor=processor).save_pretrained(aside)  # type: ignore[call-overload]
@@ -71,12 +63,6 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         record = json.loads((run / "run.json").read_text())
         (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
         card(results, record, model, repo_id).save(aside / "README.md")
-        aside.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
@@ -88,6 +74,7 @@ def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | N
 
     Raises:
         HubError: the Hub refused the token or the repository, or could not be reached; with what to do.
+        ValueError: `repo_id` is no name of a repository.
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -102,6 +89,8 @@ def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | N
             else:
                 text = f"the Hub answered {status} to the upload to {repo_id}; nothing was published, try again"
             raise HubError(text) from None
+        except ValueError:  # a repository that cannot be called so
+            raise
         except Exception as error:  # of whatever HTTP library the client carries
             reason = type(error).__name__
             raise HubError(
@@ -166,13 +155,13 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
 
 
 def _command(record: dict[str, Any], city: str) -> str:
-    """The training command, with every setting that this run was given; folders are the reader's own."""
+    """The training command, with every setting of DATA_ARGUMENTS and of the model that this run was given, and all
+    of RUN_ARGUMENTS; folders are the reader's own."""
     parts = ["accelerate launch train_hf.py", f"--city {city} --data_dir DIR"]
     model = dict(record["model"])
     if model.pop("model_path", None):
         parts.append("--model_path MODEL")
-    # What they are where nothing was asked for.
-    usual = {"model_name": "STMoEBert", "cell_table": "keep", "city_embedding": False} | DATA_ARGUMENTS
+    usual = {field.name: field.default for kind in (ModelArguments, DataArguments) for field in fields(kind)}
     given = model | {name: record["data"].get(name) for name in DATA_ARGUMENTS}
     values = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
     values |= {name: record["training"][name] for name in RUN_ARGUMENTS if name in record["training"]}

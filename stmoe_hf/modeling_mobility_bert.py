@@ -193,8 +193,8 @@ class MobilityBertPreTrainedModel(PreTrainedModel):
             attention_mask: [B, T], 1 where there is a record. By default from the padding cells of `inputs`.
             labels: [B, T] cells at the asked-for records, -100 elsewhere. With labels the loss is returned, and
                 logits only if `num_candidates` asks for them.
-            num_candidates: give log-probabilities [B, Q, K] of candidate cells only: the history's, and this many of
-                the most probable others of each row. A row's missing records and candidates are -inf.
+            num_candidates: give log-probabilities [B, Q, K] of candidate cells only: of each row this many of the
+                most probable cells, and all of the history's. A row's missing records and candidates are -inf.
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
 
         Returns:

@@ -744,8 +744,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
                 logits only if `num_candidates` asks for them.
             inputs_embeds: [B, T, H], in place of the embedding of `inputs`. Without `inputs` the history head has
                 nothing to score, and labelled (else all) positions are asked for.
-            num_candidates: give log-probabilities of candidate cells only: the history's, and this many of the
-                most probable others of each row.
+            num_candidates: give log-probabilities of candidate cells only: of each row this many of the most probable
+                cells, and all of the history's.
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
             city: among the other keywords, which go to the encoder: see `STMoEBertModel.forward`.
         """

@@ -11,7 +11,7 @@ from transformers import Pipeline
 from .decoding import BALANCED_DISTANCE_WEIGHT, SLOT_DECODERS, expected_values
 
 TASK = "mobility-prediction"
-NUM_CANDIDATES = 32  # cells from outside a person's history that can be predicted
+NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history's are candidates too
 MASKED = 999
 
 
@@ -131,6 +131,11 @@ class MobilityPipeline(Pipeline):
     def postprocess(self, outputs: dict[str, Any], top_k: int, decoder: str, distance_weight: float) -> pd.DataFrame:
         """The table of a batch."""
         probabilities, candidates = outputs["output"].logits.float().exp().cpu(), outputs["output"].candidates.cpu()
+        if not getattr(self.model.config, "cell_head", True):
+            # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
+            nothing_known = torch.isneginf(outputs["output"].history).all(-1).all(-1).cpu()
+            candidates[nothing_known] = -1
+            candidates[nothing_known, 0] = self.processor.grid.centre
         values = expected_values(probabilities, candidates, self.processor.grid, decoder, distance_weight)
         best = values.topk(min(top_k, values.shape[-1]), dim=-1)
         tables = []

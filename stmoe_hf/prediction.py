@@ -23,7 +23,7 @@ class PredictionSettings:
     Attributes:
         decoder: one of `decoding.DECODERS`.
         distance_weight: of the `balanced` decoder, per kilometre.
-        num_candidates: cells outside a person's history that are candidates.
+        num_candidates: the candidates are so many of the most probable cells, and all of the history's.
         input_seq_length, predict_seq_length: records in and out of a block of the published regime, whose predictions
             are fed back as history; with `predict_seq_length` None the horizon is predicted in one shot.
     """
@@ -80,8 +80,7 @@ def predict_cells(
         if not getattr(getattr(model, "module", model).config, "cell_head", True):
             # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
             nothing_known = torch.isneginf(output.history).all(-1)
-            centre = grid.cell((grid.width + 1) // 2, (grid.height + 1) // 2)
-            chosen = chosen.masked_fill(nothing_known, centre)
+            chosen = chosen.masked_fill(nothing_known, grid.centre)
         place = torch.zeros_like(asked)
         place[rows] = in_block
         inputs[..., -1][place] = chosen[exists]  # both sides in (row, time) order

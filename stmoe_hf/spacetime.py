@@ -35,6 +35,11 @@ class Grid:
     def pad_id(self) -> int:
         return self.num_cells + 1
 
+    @property
+    def centre(self) -> int:
+        """The cell in the middle: the least far from everywhere, for people of whom nothing is known."""
+        return self.cell((self.width + 1) // 2, (self.height + 1) // 2)
+
     def cell(self, x: Any, y: Any) -> Any:
         """Cell ids of x and y (numbers or arrays, 1-based)."""
         return (y - 1) * self.width + (x - 1)

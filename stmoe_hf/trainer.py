@@ -15,11 +15,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .arguments import RunArguments
 from .data.windows import LengthGroupedSampler, PredictionWindows
-from .metrics import score
+from .metrics import EDITIONS, score
 from .prediction import PredictionSettings, predict_cells, records
 from .processing_stmoe_bert import MobilityProcessor
 
-EDITIONS_OF_METRICS = ("humob2024", "humob2025")
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +37,7 @@ def true_records(windows: PredictionWindows) -> pd.DataFrame:
 def scores_of(predicted: pd.DataFrame, true: pd.DataFrame, windows: PredictionWindows) -> dict[str, float]:
     """GEO-BLEU and DTW of both editions, accuracy and the number of users."""
     results: dict[str, float] = {}
-    for edition in EDITIONS_OF_METRICS:
+    for edition in EDITIONS:
         scores = score(predicted, true, edition=edition, grid=windows.city.grid)
         results |= {f"{edition}_geobleu": scores.geobleu, f"{edition}_dtw": scores.dtw}
     return results | {"accuracy": scores.accuracy, "users": scores.users}

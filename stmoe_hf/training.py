@@ -71,7 +71,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     folder = Path(args.output_dir or "")
     checkpoint = _checkpoint_to_resume(folder, args)
     if checkpoint is not None:
-        _refuse_other_arguments(folder, model_args, data_args)
+        _refuse_other_arguments(folder, model_args, data_args, args)
     config = _refuse_impossible(model_args, data_args, args)
     set_seed(args.seed)
 
@@ -93,7 +93,7 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         )
         others = _other_cities(city, data_args)
     if data_args.max_users is not None:
-        city = city.select(np.arange(min(data_args.max_users, len(city))))
+        city, *others = [part.select(np.arange(min(data_args.max_users, len(part)))) for part in (city, *others)]
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
     cut_day = city.edition.cut_day if data_args.cut_day is None else data_args.cut_day
     split = split_users(city, cut_day, data_args.eval_fraction, args.seed)
@@ -127,9 +127,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     )
     if trainer.is_world_process_zero():
         folder.mkdir(parents=True, exist_ok=True)
-        if args.overwrite and not args.resume:  # or --resume would take an old checkpoint for one of this run
-            for path in _checkpoints(folder):
-                shutil.rmtree(path)
+        if args.overwrite and not args.resume:
+            _remove_earlier_run(folder, keep_weights=model_args.model_path)
         _write_json(folder / RUN, _record_of_run(model_args, data_args, args, city, split))
     results: dict[str, Any] = {}
     if trains:
@@ -202,14 +201,17 @@ def _checkpoint_to_resume(folder: Path, args: RunArguments) -> str | None:
     return None
 
 
-def _refuse_other_arguments(folder: Path, model_args: ModelArguments, data_args: DataArguments) -> None:
-    """Raise ValueError if a run would go on with another model or other data than it began with."""
+def _refuse_other_arguments(
+    folder: Path, model_args: ModelArguments, data_args: DataArguments, args: RunArguments
+) -> None:
+    """Raise ValueError if a run would go on with another model, other data or another split than it began with."""
     try:
         record = json.loads((folder / RUN).read_text())
     except FileNotFoundError:
         return
-    now = vars(model_args) | vars(data_args)
-    before = record["model"] | record["data"]
+    of_the_split = ("seed", "eval_users")
+    now = vars(model_args) | vars(data_args) | {name: getattr(args, name) for name in of_the_split}
+    before = record["model"] | record["data"] | {name: record["training"][name] for name in of_the_split}
     moved = ("data_dir", "data_path", "cache_dir")  # the files may lie elsewhere now
     differ = [
         f"{name} was {before[name]} and is {value}"
@@ -222,6 +224,22 @@ def _refuse_other_arguments(folder: Path, model_args: ModelArguments, data_args:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+
+
+def _remove_earlier_run(folder: Path, keep_weights: str | None) -> None:
+    """Remove what a run killed from here on, or its --resume, would be taken to have made.
+
+    Args:
+        folder: of the run.
+        keep_weights: the model that training starts from; it stays if it is the one of this folder.
+    """
+    for path in _checkpoints(folder):
+        shutil.rmtree(path)
+    old = [folder / RESULTS, folder / PREDICTIONS]
+    if keep_weights is None or Path(keep_weights).resolve() != folder.resolve():
+        old += folder.glob("model*.safetensors*")
+    for path in old:
+        path.unlink(missing_ok=True)
 
 
 def _refuse_impossible(model_args: ModelArguments, data_args: DataArguments, args: RunArguments) -> Any:
@@ -308,6 +326,8 @@ def _validation(
     count = min(args.eval_users, len(city) // 5)
     cut = split.cut_day - shape.horizon_days
     order = np.argsort(draw(args.seed, 1, city.uids), kind="stable")
+    if split.cut_day > city.edition.cut_day:  # masked records, which have no truth, would be among those evaluated
+        order = order[city.masked_counts[order] == 0]
     rows = np.sort(order[:count])
     if cut > city.calendar.first_day:
         windows = PredictionWindows(city, rows, cut, shape, processor, city_id=own_id)

@@ -10,5 +10,5 @@ def shared() -> Path:
     """The folder of real users and official scores beside the project; tests that need it skip where it is missing."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "humob").is_dir():
-        pytest.skip("the folder ../shared with real users and official scores is not here")
+        pytest.skip("the folder of real users, published predictions and weights beside the checkout is missing")
     return folder

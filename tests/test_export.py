@@ -56,6 +56,8 @@ def test_a_folder_that_holds_something_is_not_written_over(city, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
         export_city(city, tmp_path)
+    with pytest.raises(FileExistsError, match=r"note.txt is a file; give the name of a new folder"):
+        export_city(city, tmp_path / "note.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 

@@ -431,13 +431,18 @@ def test_what_is_wrong_in_a_city_json_is_said(kyoto, tmp_path):
         ({"place": good["place"] | {"timezone": "Kyoto"}}, "no time zone 'Kyoto'"),
         ({"colour": "red"}, "there is no colour"),
         ({"edition": "humob2024x"}, "there is no edition 'humob2024x'"),
+        ({"grid": good["grid"] | {"width": "60"}}, "city.json: grid: '<' not supported"),
+        ({"place": {"latitude": 35}}, "city.json: place: it lacks longitude, timezone, first_date"),
     ):
         (tmp_path / "city.json").write_text(json.dumps(good | change))
         with pytest.raises(DataError, match=text):
             describe(tmp_path)
-    del good["cut_day"]
+    del good["cut_day"], good["grid"]
     (tmp_path / "city.json").write_text(json.dumps(good))
-    with pytest.raises(DataError, match="cut_day"):
+    with pytest.raises(DataError, match=r"city.json: it lacks grid, cut_day"):
+        describe(tmp_path)
+    (tmp_path / "city.json").write_text("3")
+    with pytest.raises(DataError, match=r"city.json: this must be a mapping of name, records"):
         describe(tmp_path)
     (tmp_path / "city.json").write_text("{")
     with pytest.raises(DataError, match=r"city.json"):

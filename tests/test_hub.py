@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 from stmoe_hf.arguments import parse_arguments
-from stmoe_hf.hub import HubError, export, push
+from stmoe_hf.hub import HubError, _command, export, push
 from stmoe_hf.training import _without_tokens, run
 
 from .hub_server import HubServer
@@ -145,6 +145,17 @@ def test_the_pipeline_gives_every_asked_for_record_and_its_probabilities(exporte
     pd.testing.assert_frame_equal(predict(records, top_k=3), table, atol=1e-5)
 
 
+def test_of_a_person_without_a_past_a_network_without_a_cell_head_knows_the_centre_of_the_grid(exported):
+    predict = pipeline("mobility-prediction", model=str(exported), trust_remote_code=True)
+    asked = pd.DataFrame({"uid": 1, "d": [60, 61], "t": 20, "x": 999, "y": 999})
+    known = pd.DataFrame({"uid": 2, "d": [1, 2, 60], "t": 20, "x": [7, 7, 999], "y": [9, 9, 999]})
+    table = predict(pd.concat([asked, known]), top_k=2)
+    stranger = table[table["uid"] == 1]
+    assert stranger[["x", "y", "rank"]].to_numpy().tolist() == [[100, 100, 1]] * 2
+    assert np.allclose(stranger["probability"], 1 / 40000)
+    assert table[table["uid"] == 2].iloc[0][["x", "y"]].tolist() == [7, 9]
+
+
 def test_the_pipeline_refuses_what_it_cannot_do(exported, records):
     predict = pipeline("mobility-prediction", model=str(exported), trust_remote_code=True)
     with pytest.raises(ValueError, match="no record is asked for"):
@@ -206,6 +217,11 @@ def test_the_card_is_written_from_the_run(finished, exported):
         name: value for name, value in record["model"].items() if value not in (None, "STMoEBert", "keep")
     }
     assert (data_args.city, data_args.eval_fraction, run_args.learning_rate) == ("B", 0.4, 5e-3)
+    record["data"] |= {"max_users": 9, "min_horizon_days": 3}
+    record["training"] |= {"distance_weight": 0.02, "num_candidates": 64, "lr_scheduler_type": "cosine"}
+    for setting in ("max_users 9", "min_horizon_days 3", "distance_weight 0.02", "num_candidates 64", "type cosine"):
+        assert f"{setting} " in _command(record, "B") and f"{setting} " not in command, setting
+    assert "min_history_days" not in _command(record, "B")  # as it always is
     words = ("re-identify", "License", "Licence", "Citation", "2410.14099", "humob2024", "4 held-out users", "Seed 42")
     for word in words:
         assert word.lower() in text.lower(), word
@@ -287,6 +303,13 @@ def test_a_second_try_goes_on_where_a_broken_one_ended(server, finished):
     server.failures = 0
     push(finished, REPOSITORY)
     assert "model.safetensors" in server.files and server.sent == 1  # the weights were there: not sent again
+
+
+def test_a_name_that_no_repository_can_have_is_said_and_not_taken_for_an_unreachable_hub(
+    finished, monkeypatch, capsys
+):
+    status, printed = command_line(monkeypatch, capsys, "--model", str(finished), "--repo_id", "a/b/c")
+    assert status == 1 and "a/b/c" in printed and "could not be reached" not in printed
 
 
 def test_an_unreachable_hub_is_said(finished, monkeypatch):

@@ -280,6 +280,8 @@ def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monke
     assert metric.citation.startswith("@inproceedings") and set(metric.features) == {"predictions", "references"}
     with pytest.raises(ValueError, match="the prediction holds no record"):
         metric.compute(predictions=[], references=[], edition="humob2025")
+    with pytest.raises(TypeError, match="edition"):  # none is meant where none is named
+        metric.compute(predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist())
     far = metric.compute(
         predictions=prediction.to_numpy().tolist(),
         references=truth.to_numpy().tolist(),

@@ -1,5 +1,6 @@
 """The published networks as models of transformers: inputs, loss, training, saving, refusals."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from stmoe_hf.configuration_mobility_bert import MobilityBertConfig
+from stmoe_hf.configuration_stmoe_bert import STMoEBertConfig
 from stmoe_hf.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 
 NETWORKS = (MobilityBERT, MobilityBERTMoE)
@@ -274,6 +276,11 @@ def test_a_configuration_that_cannot_work_is_refused(changes: dict, message: str
 def test_settings_of_parts_that_the_networks_do_not_have_are_refused():
     with pytest.raises(ValueError, match="no num_experts_per_tok, history_head; those belong to STMoEBert"):
         small_config(history_head=True, num_experts_per_tok=2)
+    own = {field.name: field.default for field in dataclasses.fields(STMoEBertConfig)}
+    common = {field.name for field in dataclasses.fields(MobilityBertConfig)}
+    for name in own.keys() - common:
+        with pytest.raises(ValueError, match=f"the published networks have no {name};"):
+            small_config(**{name: own[name]})
 
 
 def test_the_configuration_of_the_other_network_is_refused():

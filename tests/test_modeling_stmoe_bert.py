@@ -226,9 +226,9 @@ def test_dropout_of_the_attention_has_a_setting_of_its_own():
     def of_attention(model):
         return {layer.attention.self.dropout.p for layer in model.model.encoder.layer}
 
-    assert of_attention(small_model(dropout=0.3)) == {0.3}
-    apart = small_model(dropout=0.3, attention_dropout=0.0)
-    assert of_attention(apart) == {0.0} and apart.model.encoder.layer[0].output.dropout.p == 0.3
+    assert of_attention(small_model(dropout=0.3)) == {0.0}
+    apart = small_model(dropout=0.3, attention_dropout=0.1)
+    assert of_attention(apart) == {0.1} and apart.model.encoder.layer[0].output.dropout.p == 0.3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the grouped product is the default")
@@ -418,6 +418,11 @@ def test_bad_inputs_are_refused_in_words():
         ({"dropout": 1.5}, "dropout is 1.5"),
         ({"attention_dropout": -0.1}, "attention_dropout is -0.1"),
         ({"hidden_size": "64"}, "hidden_size"),
+        ({"head_chunk_size": 0}, "head_chunk_size is 0; it must be at least 1"),
+        ({"max_seq_length": 0}, "max_seq_length is 0; it must be at least 1"),
+        ({"moe_intermediate_size": 0}, "moe_intermediate_size is 0; it must be at least 1"),
+        ({"history_spread": -1}, "history_spread is -1; it must be at least 0"),
+        ({"day_embedding_size": -8}, "day_embedding_size is -8; it must be at least 0"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(changes, said):

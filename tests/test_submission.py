@@ -52,6 +52,7 @@ def test_a_right_submission_is_valid_in_any_order(tmp_path, asked, capsys, name)
         (lambda t: t.assign(x=["a", *t["x"][1:]]), "line 2: x is 'a', which is no whole number"),
         (lambda t: t.assign(x=t["x"] + 0.5), "line 2: x is '5.5', which is no whole number"),
         (lambda t: t.to_csv(index=False) + "1,2,3\n", "3 values in place of 5"),
+        (lambda t: t.assign(x=201).to_csv(index=False).replace("\n", "\n\n", 1), "line 3: x is 201"),
         (lambda t: "uid,d,t,x,y\n", "holds no record"),
     ],
 )

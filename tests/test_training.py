@@ -23,7 +23,7 @@ from stmoe_hf.data.city import open_city
 from stmoe_hf.data.windows import LengthGroupedSampler, TrainingWindows, WindowShape, split_users
 from stmoe_hf.prediction import PredictionSettings
 from stmoe_hf.trainer import MobilityTrainer
-from stmoe_hf.training import main, run
+from stmoe_hf.training import _validation, main, run
 
 from .people import people, write_city
 from .test_modeling_stmoe_bert import small_model
@@ -229,6 +229,11 @@ def test_a_run_is_not_resumed_with_another_model_or_other_data(finished, data, t
     assert main(options) == 1
     said = capsys.readouterr().err
     assert "hidden_size was 16 and is 32" in said and "cut_day was None and is 50" in said
+    # Seed and number decide who is held out and evaluated.
+    options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--seed", "7", "--eval_users", "3")
+    assert main(options) == 1
+    said = capsys.readouterr().err
+    assert "seed was 42 and is 7" in said and "eval_users was 100 and is 3" in said
 
 
 def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, data, tmp_path):
@@ -236,6 +241,55 @@ def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, dat
     shutil.copytree(finished, folder)
     train(data, folder, "--max_steps", "1", "--save_strategy", "no", "--eval_users", "0", "--overwrite")
     assert not list(folder.glob("checkpoint-*"))
+
+
+def test_a_run_that_replaces_another_and_is_cut_off_leaves_nothing_of_it(finished, data, tmp_path, monkeypatch):
+    folder = tmp_path / "cityB"
+
+    def cut_off(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MobilityTrainer, "train", cut_off)
+    left = {}
+    for start in ("anew", "from itself"):
+        shutil.copytree(finished, folder)
+        more = [] if start == "anew" else ["--model_path", str(folder)]
+        with pytest.raises(KeyboardInterrupt):
+            train(data, folder, "--max_steps", "1", "--eval_users", "0", "--overwrite", *more)
+        left[start] = {path.name for path in folder.glob("*")}
+        shutil.rmtree(folder)
+    ended = {"all_results.json", "predictions.csv.gz", "checkpoint-3", "checkpoint-6", "checkpoint-9"}
+    assert not left["anew"] & {*ended, "model.safetensors"}
+    assert not left["from itself"] & ended and "model.safetensors" in left["from itself"]
+
+
+def test_masked_users_are_not_evaluated_where_their_horizon_has_no_truth(tmp_path):
+    city = open_city("B", write_city(tmp_path / "data", users=12, masked=10), cache_dir=tmp_path / "cache")
+    args = RunArguments(output_dir=str(tmp_path / "run"), use_cpu=True)
+    evaluated = {}
+    for cut_day in (60, 70):
+        split = split_users(city, cut_day, 0.0, args.seed)
+        windows, _ = _validation(city, split, args, WindowShape(), MobilityProcessor(), None)
+        evaluated[cut_day] = set(windows.rows.tolist())
+    assert evaluated[70] == {0, 1} != evaluated[60]  # before day 60 everybody's cells are known
+
+
+def test_a_trial_takes_the_first_users_of_every_city(tmp_path, caplog):
+    for seed, city in enumerate("AB"):
+        write_city(tmp_path, city, users=6, seed=seed)
+    options = ["--pretrain_cities", "A", "--max_users", "2", "--max_steps", "1", "--eval_fraction", "0"]
+    with caplog.at_level("INFO", logger="stmoe_hf.training"):
+        train(tmp_path, tmp_path / "run", *options, "--eval_users", "0")
+    assert "4 training windows an epoch" in caplog.text
+
+
+def test_the_predicted_city_is_not_pretrained_on_under_its_own_name(data, tmp_path, capsys):
+    path = data / "cityB_challengedata.csv.gz"
+    options = ["--data_path", str(path), "--data_dir", str(data), "--cache_dir", str(data / "cache")]
+    options += ["--pretrain_cities", "B", "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    assert main(options) == 1
+    assert "city B of --pretrain_cities is the city that is predicted" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(finished, data):

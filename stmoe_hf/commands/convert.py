@@ -9,11 +9,8 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import pickle
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stmoe_hf.configuration_mobility_bert import MobilityBertConfig
+from stmoe_hf.data.files import new_folder, refuse_full_folder
 from stmoe_hf.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE, MobilityBertPreTrainedModel
 from stmoe_hf.processing_stmoe_bert import MobilityProcessor
 
@@ -133,8 +131,7 @@ def convert(
     """
     if cell_order not in CELL_ORDERS:
         raise ConversionError(f"cell_order is {cell_order!r}; it can be {' or '.join(CELL_ORDERS)}")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} exists already; name another --output or remove it")
+    refuse_full_folder(output)
     state = read_state_dict(weights)
     network = MobilityBERTMoE if any(name.startswith("moe.") for name in state) else MobilityBERT
     config = _config(
@@ -306,11 +303,8 @@ def _refuse_other_weights(state: dict[str, Tensor], expected: dict[str, Tensor],
 
 
 def _write(model: MobilityBertPreTrainedModel, output: Path, source: dict[str, Any]) -> None:
-    """Save aside in the same directory, then rename: a folder that exists is whole."""
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
+    """Write model, processor and what they were made from."""
+    with new_folder(output) as aside:
         model.save_pretrained(aside)
         # The published numbering of days and weekdays is the processor's default calendar.
         config = model.config
@@ -322,13 +316,6 @@ def _write(model: MobilityBertPreTrainedModel, output: Path, source: dict[str, A
             num_slots=config.num_slots,
         ).save_pretrained(aside)
         (aside / "conversion.json").write_text(json.dumps(source, indent=2) + "\n")
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o777 & ~umask)
-        os.replace(aside, output)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def _names(names: list[str]) -> str:

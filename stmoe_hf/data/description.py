@@ -13,7 +13,7 @@ needed to go back to latitude, longitude and time.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +81,26 @@ def describe(path: str | Path) -> tuple[Path, Description] | None:
         values = json.loads(file.read_text(encoding="utf-8"))
         nested = {"grid": Grid, "calendar": Calendar, "place": Place}
         for name, kind in nested.items():
-            if name in values:
-                _refuse_unknown(values[name], kind, f"{name}: ")
-                values[name] = kind(**values[name])
-        _refuse_unknown(values, Description, "")
-        calendar = values.get("calendar")
-        if calendar is not None:
-            values["calendar"] = Calendar(**asdict(calendar) | {"holidays": tuple(calendar.holidays)})
-        found = Description(**values)
-    except (ValueError, TypeError, AttributeError) as error:
-        text = str(error).replace("Description.__init__() missing", "there is no")
-        raise DataError(f"{file}: {text}") from None
+            if isinstance(values, dict) and name in values:
+                values[name] = _build(kind, values[name], f"{name}: ")
+        found = _build(Description, values, "")
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from None
     return (folder / found.records if path.is_dir() else path), found
 
 
-def _refuse_unknown(values: Any, kind: Any, where: str) -> None:
+def _build(kind: Any, values: Any, where: str) -> Any:
+    """An object of these values; DataError, with `where` before it, if they are not those of such an object."""
     if not isinstance(values, dict):
         raise DataError(f"{where}this must be a mapping of {', '.join(f.name for f in fields(kind))}")
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         names = ", ".join(f.name for f in fields(kind))
         raise DataError(f"{where}there is no {', '.join(sorted(unknown))}; the keys are {names}")
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in values]
+    if missing:
+        raise DataError(f"{where}it lacks {', '.join(missing)}")
+    try:
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}{error}") from None

@@ -21,7 +21,6 @@ class Edition:
         cut_day: the first day that is asked for.
         metric_edition: the edition of the metrics that its organisers used.
         files: city -> names (without .csv, .csv.gz or .parquet) of its file or folder, the preferred one first.
-        asked_uids: city -> first and last uid whose last days are asked for.
     """
 
     name: str
@@ -29,7 +28,6 @@ class Edition:
     cut_day: int
     metric_edition: str
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    asked_uids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 _CALENDAR_2019 = Calendar(first_day=0, first_weekday=6, holidays=HOLIDAYS_2019)
@@ -44,7 +42,6 @@ EDITIONS: dict[str, Edition] = {
             "task1": ("yjmob100k-dataset1", "task1_dataset_kotae", "task1_dataset"),
             "task2": ("yjmob100k-dataset2", "task2_dataset_kotae", "task2_dataset"),
         },
-        {"task1": (80000, 99999), "task2": (22500, 24999)},
     ),
     "humob2024": Edition(
         "humob2024",
@@ -52,7 +49,6 @@ EDITIONS: dict[str, Edition] = {
         60,
         "humob2024",
         {city: (f"city{city}_groundtruthdata", f"city{city}_challengedata", f"city{city}-dataset") for city in "ABCD"},
-        {"B": (22000, 24999), "C": (17000, 19999), "D": (3000, 5999)},
     ),
     "humob2025": Edition(
         "humob2025",
@@ -60,7 +56,6 @@ EDITIONS: dict[str, Edition] = {
         61,
         "humob2025",
         {city: (f"city_{city}_challengedata",) for city in "ABCD"},
-        {"A": (147001, 150000), "B": (27001, 30000), "C": (22001, 25000), "D": (17001, 20000)},
     ),
 }
 SUFFIXES = (".csv.gz", ".csv", ".parquet", "")  # the last: a folder of parts

@@ -29,20 +29,29 @@ def open_aside(path: Path, mode: str = "w", compresslevel: int = 6) -> Iterator[
         aside.unlink(missing_ok=True)
 
 
+def refuse_full_folder(folder: Path) -> None:
+    """Raise FileExistsError if this cannot become the name of a new folder."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; give the name of a new folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; give the name of a new folder")
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill that takes its name only when it is whole.
 
     Raises:
-        FileExistsError: a folder of this name holds something.
+        FileExistsError: a folder of this name holds something, or a file is called so.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give the name of a new folder")
+    refuse_full_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield aside
-        aside.chmod(0o755)
+        umask = os.umask(0)  # can only be read by setting it
+        os.umask(umask)
+        aside.chmod(0o777 & ~umask)
         if folder.exists():
             folder.rmdir()
         os.replace(aside, folder)

@@ -120,7 +120,9 @@ def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Pr
         with pa.OSFile(str(path)) as raw:
             stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
             options = pa.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.int64()), null_values=[])
-            table = pa.csv.read_csv(stream, convert_options=options)
+            # An empty line would put all later ones under a wrong number: such a file is read line by line.
+            parse = pa.csv.ParseOptions(ignore_empty_lines=False)
+            table = pa.csv.read_csv(stream, parse_options=parse, convert_options=options)
         if tuple(table.column_names) == COLUMNS and table.num_rows:
             return table.to_pandas(), np.arange(2, table.num_rows + 2), []
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):

@@ -45,6 +45,6 @@ class Humob(evaluate.Metric):
             reference_urls=["https://github.com/yahoojapan/geobleu"],
         )
 
-    def _compute(self, predictions, references, edition="humob2024", cell_km=0.5):
+    def _compute(self, predictions, references, edition, cell_km=0.5):
         ours, theirs = (np.array(side, np.int64).reshape(-1, 5) for side in (predictions, references))
         return score(ours, theirs, edition, grid=Grid(cell_km=cell_km)).to_dict()
