@@ -96,7 +96,7 @@ class STMoEBertConfig(PreTrainedConfig):
     record_features: bool = False
     cities: list[str] | None = None
     cell_head: bool = True
-    head_chunk_size: int = 256
+    head_chunk_size: int = 1024
 
     def __post_init__(self, **kwargs):
         # The published name of a field that `attribute_map` renames would otherwise be set after the checks.
