@@ -331,10 +331,7 @@ def serve(what: str, arguments: list, more: dict) -> None:
         call()
         _synchronise()
         seconds = time.perf_counter() - start
-        if DEVICE == "cuda":
-            mb = torch.cuda.max_memory_allocated() / 2**20
-        else:
-            mb = peak_mb()
+        mb = torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else peak_mb()
         print(json.dumps({"seconds": seconds, "mb": mb}), flush=True)
 
 
