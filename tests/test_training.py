@@ -207,7 +207,7 @@ def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, 
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums in the same order
     )
     first = sorted(finished.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
     if how == "kill":
