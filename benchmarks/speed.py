@@ -549,11 +549,14 @@ def plot(rows: dict[str, list[tuple[int, float, float]]], file: str) -> None:
     for column, (what, values) in enumerate(rows.items()):
         n, seconds, mb = zip(*values, strict=True)
         for axis, numbers in ((axes[0, column], seconds), (axes[1, column], mb)):
+            if np.isnan(numbers).all():
+                axis.set_visible(False)
+                continue
             axis.plot(n, numbers, "o-")
             axis.set_xscale("log", base=2)
             axis.set_xticks(n, [str(value) for value in n])
-            axis.set_ylim(bottom=0)
-        axes[1, column].set_xlabel(what)
+            axis.set_ylim(0, 1.1 * max(numbers))
+            axis.set_xlabel(what)
     axes[0, 0].set_ylabel("seconds a window")
     axes[1, 0].set_ylabel("peak MB")
     figure.savefig(file, dpi=120)
