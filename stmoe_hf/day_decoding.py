@@ -128,14 +128,7 @@ def _decode_day(weights, record_day, record_index, top, steps, km, seed):
     np.random.seed(seed)
     draws = _draw(weights, record_day, record_index)
     n = len(top)
-    scratch = (
-        np.empty((n, n), np.int64),
-        np.empty(n * n, np.int64),
-        np.empty(n * n, np.int64),
-        np.empty(_FARTHEST + 1, np.int64),
-        np.empty((2, n), np.bool_),
-        np.empty((2, n + 1)),
-    )
+    scratch = _scratch(n)
     best = top[:, 0].copy()
     scores, trial = np.empty(len(draws)), np.full(len(draws), -np.inf)
     _is_better(best, draws, steps, km, scratch, trial, scores)  # fills `scores`: anything is better than -inf
@@ -165,6 +158,19 @@ def _decode_day(weights, record_day, record_index, top, steps, km, seed):
         if not improved:
             break
     return best
+
+
+@numba.njit(nogil=True, cache=True)
+def _scratch(n):
+    """Memory that the scores of days of n records work in."""
+    return (
+        np.empty((n, n), np.int64),
+        np.empty(n * n, np.int64),
+        np.empty(n * n, np.int64),
+        np.empty(_FARTHEST + 1, np.int64),
+        np.empty((2, n), np.bool_),
+        np.empty((2, n + 1)),
+    )
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,5 +1,6 @@
 """The day decoder: its approximate scores against the exact metrics, and the trajectories that it finds."""
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -53,14 +54,7 @@ def test_the_score_of_the_search_is_close_to_the_metrics():
         distance = np.hypot(x[:, None] - x, y[:, None] - y)
         a, b = random.integers(0, 15, (2, n))
         steps = np.minimum(np.rint(distance * 8), 80).astype(np.int64)
-        scratch = (
-            np.empty((n, n), np.int64),
-            np.empty(n * n, np.int64),
-            np.empty(n * n, np.int64),
-            np.empty(81, np.int64),
-            np.empty((2, n), np.bool_),
-            np.empty((2, n + 1)),
-        )
+        scratch = day_decoding._scratch(n)
         found = day_decoding._geobleu(a, b, steps, scratch)
         points = [np.column_stack([x[i], y[i]]) for i in (a, b)]
         exact = geobleu(*points, "humob2025", order=3), geobleu(*points, "humob2025")
@@ -102,3 +96,33 @@ def test_a_network_without_history_head_is_refused():
     whole = {"inputs": inputs, "attention_mask": (inputs[..., -1] != 121).long(), "labels": labels}
     with pytest.raises(ValueError, match="needs a network with a history head"):
         predict_cells(small_model(history_head=False), whole, Grid(12, 10), PredictionSettings("day"))
+
+
+@numba.njit
+def seed_compiled_code(seed):
+    np.random.seed(seed)
+
+
+def mean_score(day, draws, steps, km):
+    scratch, scores = day_decoding._scratch(len(day)), np.empty(len(draws))
+    day_decoding._is_better(day, draws, steps, km, scratch, np.full(len(draws), -np.inf), scores)
+    return scores.mean()
+
+
+def test_the_search_begins_with_the_best_cells_of_the_slots(monkeypatch):
+    monkeypatch.setattr(day_decoding, "SWEEPS", 0)  # read by the uncompiled search; or it might find its way back
+    random = np.random.default_rng(0)
+    n, days, places = 12, 8, 40
+    x, y = random.integers(0, 30, (2, places))
+    distance = np.hypot(x[:, None] - x, y[:, None] - y)
+    steps, km = np.minimum(np.rint(distance * 8), 80).astype(np.int64), distance / 2
+    record_day, records = np.repeat(np.arange(days), n), random.integers(0, places, days * n)
+    weights = np.ones((n, days * n))
+    seed_compiled_code(1)
+    draws = day_decoding._draw(weights, record_day, records)
+    # A day in the middle of everything is better than any day of this restless person.
+    start = max((np.full(n, place) for place in range(places)), key=lambda day: mean_score(day, draws, steps, km))
+    seed_compiled_code(1)
+    found = day_decoding._decode_day.py_func(weights, record_day, records, start[:, None], steps, km, 1)
+    assert mean_score(start, draws, steps, km) > max(mean_score(draw, draws, steps, km) for draw in draws)
+    assert (found == start).all()
