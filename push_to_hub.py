@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from stmoe_hf.hub import export, push
+from stmoe_hf.hub.publish import export, push
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from stmoe_hf.training import main
+from stmoe_hf.training.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

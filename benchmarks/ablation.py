@@ -13,9 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
-from stmoe_hf.arguments import parse_arguments
-from stmoe_hf.decoding import SLOT_DECODERS
-from stmoe_hf.training import run
+from stmoe_hf.model.decoding import SLOT_DECODERS
+from stmoe_hf.training.command_line import parse_arguments
+from stmoe_hf.training.run import run
 
 RECIPE = "the recipe"
 # Variant -> what differs from the recipe; the decoders take the recipe's own network.

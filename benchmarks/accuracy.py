@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.data.editions import find_file
 from stmoe_hf.metrics import EDITIONS, score
-from stmoe_hf.training import run
+from stmoe_hf.training.command_line import parse_arguments
+from stmoe_hf.training.run import run
 
 SYSTEMS = {"llama3mob": "Llama-3-8B-Mob", "lpbert": "LP-BERT"}
 MEASURES = {"geobleu": "GEO-BLEU", "dtw": "DTW km", "accuracy": "accuracy"}

@@ -18,8 +18,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from stmoe_hf.data.city import open_city
-from stmoe_hf.data.windows import LengthGroupedSampler, TrainingWindows, WindowShape, split_users
-from stmoe_hf.processing_stmoe_bert import MobilityProcessor
+from stmoe_hf.data.sampler import LengthGroupedSampler
+from stmoe_hf.data.splits import split_users
+from stmoe_hf.data.windows import TrainingWindows, WindowShape
+from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
 
 USERS = (900, 9_000, 100_000)
 BATCH, BATCHES = 16, 250

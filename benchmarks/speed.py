@@ -29,9 +29,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from stmoe_hf import MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
-from stmoe_hf.arguments import parse_arguments
-from stmoe_hf.modeling_stmoe_bert import CellLogProbability, STMoEBertExperts
-from stmoe_hf.prediction import PredictionSettings, predict_cells
+from stmoe_hf.model.modeling_stmoe_bert import CellLogProbability, STMoEBertExperts
+from stmoe_hf.prediction.predict import PredictionSettings, predict_cells
+from stmoe_hf.training.command_line import parse_arguments
 
 HISTORY, HORIZON = 900, 300  # records of a typical user before and after the cut
 INPUT, OUTPUT = 240, 30  # records in and out of the published network

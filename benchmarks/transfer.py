@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from stmoe_hf.arguments import parse_arguments
 from stmoe_hf.data.synthetic import synthesize
-from stmoe_hf.training import run
+from stmoe_hf.training.command_line import parse_arguments
+from stmoe_hf.training.run import run
 
 REGIMES = ("scratch", "zero-shot", "fine-tuned", "joint")
 BASELINE = "time_kernel_balanced"

@@ -3,13 +3,13 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_mobility_bert import MobilityBertConfig, MobilityBertMoEConfig
-from .configuration_stmoe_bert import STMoEBertConfig
-from .modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
-from .modeling_stmoe_bert import STMoEBertForMobility, STMoEBertModel
-from .pipeline_stmoe_bert import TASK, MobilityPipeline
-from .processing_stmoe_bert import MobilityProcessor
-from .spacetime import Calendar, Grid
+from .model.configuration_mobility_bert import MobilityBertConfig, MobilityBertMoEConfig
+from .model.configuration_stmoe_bert import STMoEBertConfig
+from .model.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
+from .model.modeling_stmoe_bert import STMoEBertForMobility, STMoEBertModel
+from .model.pipeline_stmoe_bert import TASK, MobilityPipeline
+from .model.processing_stmoe_bert import MobilityProcessor
+from .model.spacetime import Calendar, Grid
 
 # A checkpoint carries its code, so that it also loads, with trust_remote_code, where this package is not installed.
 for _network in (STMoEBertForMobility, MobilityBERT, MobilityBERTMoE):

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from stmoe_hf.__main__ import COMMANDS
-from stmoe_hf.arguments import parse_arguments
-
-from .test_hub import exported, finished, records  # noqa: F401
+from stmoe_hf.training.command_line import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,7 +28,7 @@ def command_lines() -> list[str]:
     return sorted({re.sub(r"[\[\]]", "", line).strip() for line in lines if calls.match(f"{line} ")})
 
 
-def test_python_snippets_run_one_after_another(exported, records, monkeypatch, tmp_path):  # noqa: F811
+def test_python_snippets_run_one_after_another(exported, records, monkeypatch, tmp_path):
     snippets = blocks(ROOT / "README.md", "python")
     assert snippets
     monkeypatch.chdir(tmp_path)

@@ -6,9 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from ..arguments import parse_arguments
 from ..data.synthetic import synthesize
-from ..training import run as train
+from ..training.command_line import parse_arguments
+from ..training.run import run as train
 
 # Users of the generated cities, and epochs of pretraining and fine-tuning: minutes on two cores.
 USERS_A, USERS_B = 100, 80

@@ -3,7 +3,7 @@
 import argparse
 
 from ..data.city import open_city
-from ..data.export import export_city
+from ..hub.dataset import export_city
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
         progress=True,
     )
     export_city(city, args.output_dir, license=args.license, name=args.title, with_place=args.with_place)
-    print(f"{city.num_records:,} records of {city.num_users:,} people are in {args.output_dir}. To publish them:")
+    print(f"{city.num_records:,} records of {len(city):,} people are in {args.output_dir}. To publish them:")
     print(f"hf upload NAME {args.output_dir} --repo-type dataset")
     return 0

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ..data.description import describe
 from ..data.errors import DataError
-from ..data.gps import NAMES, points_to_city, read_points
+from ..data.gps import points_to_city
+from ..data.points import NAMES, read_points
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,16 +10,16 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel
 
-from ..arguments import refuse_missing_model
-from ..data.city import open_city
+from ..data.city import city_id, open_city
 from ..data.errors import DataError
 from ..data.files import open_aside
-from ..data.windows import PredictionWindows, WindowShape, refuse_cut_day
-from ..decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
-from ..prediction import PredictionSettings, predict_windows
-from ..processing_stmoe_bert import MobilityProcessor
-from ..spacetime import Calendar, Grid
-from ..transfer import city_id
+from ..data.splits import refuse_cut_day
+from ..data.windows import PredictionWindows, WindowShape
+from ..model.decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
+from ..model.processing_stmoe_bert import MobilityProcessor
+from ..model.spacetime import Calendar, Grid
+from ..prediction.load import refuse_missing_model
+from ..prediction.predict import PredictionSettings, predict_windows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

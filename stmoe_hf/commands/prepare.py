@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = {
         "records": city.num_records,
-        "users": city.num_users,
+        "users": len(city),
         "masked": city.num_masked,
         "seconds": round(time.monotonic() - start, 2),
         "peak_rss_mb": round(peak / (1024 if sys.platform != "darwin" else 1024**2)),

@@ -10,7 +10,7 @@ from ..data.editions import EDITIONS, find_file, get_edition
 from ..data.errors import DataError
 from ..data.readers import part_files, stream_records
 from ..data.submission import validate_submission
-from ..spacetime import Grid
+from ..model.spacetime import Grid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from ..spacetime import Calendar, Grid
+from ..model.spacetime import Calendar, Grid
 from .description import DESCRIPTION, describe
 from .editions import Edition, find_file, get_edition
 from .errors import DataError
@@ -69,8 +69,9 @@ class City:
         return len(self.uids)
 
     @property
-    def num_users(self) -> int:
-        return len(self)
+    def key(self) -> str:
+        """Name with edition, as in a model's `config.cities`: city A of 2024 is not city A of 2025."""
+        return f"{self.edition.name}-{self.name}"
 
     @property
     def num_records(self) -> int:
@@ -132,6 +133,13 @@ class City:
             setattr(part, name, getattr(self, name)[rows])
         part.dataset = self.dataset.select(part._rows)
         return part
+
+
+def city_id(cities: Sequence[str] | None, city: City) -> int | None:
+    """The number of a city among those of a model: -1 if it is not one of them, None if the model knows none."""
+    if not cities:
+        return None
+    return list(cities).index(city.key) if city.key in cities else -1
 
 
 @dataclass(frozen=True)

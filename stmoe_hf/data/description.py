@@ -17,7 +17,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..spacetime import Calendar, Grid
+from ..model.spacetime import Calendar, Grid
 from .editions import EDITIONS, Edition
 from .errors import DataError
 from .files import open_aside

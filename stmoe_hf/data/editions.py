@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..spacetime import Calendar
+from ..model.spacetime import Calendar
 from .errors import DataError
 
 HOLIDAYS_2019 = (1, 8, 29, 37, 50)  # weekdays of 2023/24 that look like holidays; fits a start on 2019-09-15
@@ -58,7 +58,7 @@ EDITIONS: dict[str, Edition] = {
         {city: (f"city_{city}_challengedata",) for city in "ABCD"},
     ),
 }
-SUFFIXES = (".csv.gz", ".csv", ".parquet", "")  # the last: a folder of parts
+FILE_SUFFIXES = (".csv.gz", ".csv", ".parquet", "")  # the last: a folder of parts
 
 
 def find_file(city: str, data_dir: str | Path, edition: str | None = None) -> tuple[Path, Edition]:
@@ -72,7 +72,7 @@ def find_file(city: str, data_dir: str | Path, edition: str | None = None) -> tu
     accepted = []
     for candidate in editions:
         for name in candidate.files.get(city, ()):
-            for suffix in SUFFIXES:
+            for suffix in FILE_SUFFIXES:
                 path = Path(data_dir) / (name + suffix)
                 if path.is_file() or (not suffix and path.is_dir()):
                     return path, candidate

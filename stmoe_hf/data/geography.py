@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..spacetime import Calendar, Grid
+from ..model.spacetime import Calendar, Grid
 from .errors import DataError
 
 # The ellipsoid WGS 84: equatorial radius in km, square of the eccentricity.

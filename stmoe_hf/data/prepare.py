@@ -17,7 +17,7 @@ import pyarrow as pa
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..spacetime import Calendar, Grid
+from ..model.spacetime import Calendar, Grid
 from .errors import DataError
 from .files import open_aside
 from .readers import Records, stream_records, where

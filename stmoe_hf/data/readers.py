@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ..spacetime import Calendar, Grid
+from ..model.records import RECORD_COLUMNS, find_masked
+from ..model.spacetime import Calendar, Grid
 from .errors import DataError
 
-COLUMNS = ("uid", "d", "t", "x", "y")
-MASKED = 999
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 BLOCK_BYTES = 8 << 20  # of text that is parsed at a time
 PARQUET_ROWS = 1 << 19
@@ -85,11 +84,11 @@ def stream_records(path: str | Path, grid: Grid, calendar: Calendar, progress: A
     for table in _parquet(path, progress) if path.suffix == ".parquet" else _csv(path, progress):
         if not table.num_rows:
             continue
-        columns = (table.column(name).to_numpy() for name in COLUMNS)
+        columns = (table.column(name).to_numpy() for name in RECORD_COLUMNS)
         uid, d, t, x, y = (np.asarray(values, np.int64) for values in columns)
         _check_ranges(path, first, grid, calendar, uid, d, t, x, y)
         cell = grid.cell(x, y)
-        cell[_masked(x, grid.width)] = grid.mask_id
+        cell[find_masked(x, y, grid)[0]] = grid.mask_id
         yield Records(path, first, uid, d, t, cell)
         first += len(uid)
     if not first:
@@ -114,17 +113,17 @@ def _open(path: Path) -> IO[bytes]:
 def _parquet(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
     try:
         with pa.parquet.ParquetFile(path) as file:
-            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            missing = [name for name in RECORD_COLUMNS if name not in file.schema_arrow.names]
             if missing:
                 names = ",".join(file.schema_arrow.names)
                 raise DataError(f"{path}: the columns are {names!r}; they must be uid,d,t,x,y")
-            for name in COLUMNS:
+            for name in RECORD_COLUMNS:
                 if not pa.types.is_integer(file.schema_arrow.field(name).type):
                     kind = file.schema_arrow.field(name).type
                     raise DataError(f"{path}: column {name} is of type {kind}; it must be of whole numbers")
             rows = 0
-            for batch in file.iter_batches(PARQUET_ROWS, columns=list(COLUMNS)):
-                for name in COLUMNS:
+            for batch in file.iter_batches(PARQUET_ROWS, columns=list(RECORD_COLUMNS)):
+                for name in RECORD_COLUMNS:
                     if batch.column(name).null_count:
                         row = rows + 1 + int(np.argmax(batch.column(name).is_null().to_numpy(zero_copy_only=False)))
                         raise DataError(f"{path}, row {row}: {name} is missing")
@@ -139,8 +138,8 @@ def _parquet(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
 def _csv(path: Path, progress: Any) -> Iterator[pa.RecordBatch]:
     """The five columns as int64, whatever their order in the file."""
     options = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(COLUMNS, pa.int64()),
-        include_columns=list(COLUMNS),
+        column_types=dict.fromkeys(RECORD_COLUMNS, pa.int64()),
+        include_columns=list(RECORD_COLUMNS),
         null_values=[],
         strings_can_be_null=False,
     )
@@ -167,7 +166,7 @@ def _name_the_line(path: Path) -> None:
         rows = csv.reader(_short_lines(path, lines))
         try:
             header = next(rows, [])
-            if [name.strip() for name in header] != header or set(COLUMNS) - set(header):
+            if [name.strip() for name in header] != header or set(RECORD_COLUMNS) - set(header):
                 raise DataError(f"{path}, line 1: the columns are {','.join(header)!r}; they must be uid,d,t,x,y")
             for row in rows:
                 if row and len(row) != len(header):
@@ -176,9 +175,9 @@ def _name_the_line(path: Path) -> None:
                         f"{path}, line {rows.line_num}: {len(row)} values in place of {len(header)}: {text!r}"
                     )
                 for name, value in zip(header, row, strict=False):
-                    if name in COLUMNS and not _WHOLE.fullmatch(value.strip()):
+                    if name in RECORD_COLUMNS and not _WHOLE.fullmatch(value.strip()):
                         raise DataError(f"{path}, line {rows.line_num}: {name} is {value!r}, which is no whole number")
-                    if name in COLUMNS and abs(int(value)) >= 2**63:
+                    if name in RECORD_COLUMNS and abs(int(value)) >= 2**63:
                         raise DataError(f"{path}, line {rows.line_num}: {name} is {value}, which is too large")
         except (EOFError, zlib.error, OSError) as error:
             raise DataError(f"{path} is no whole gzip file: {error}") from None
@@ -198,13 +197,8 @@ def _short_lines(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
         number += 1
 
 
-def _masked(values: np.ndarray, size: int) -> np.ndarray:
-    """Where x or y is 999; on a grid of 999 cells and more that is a cell."""
-    return values == MASKED if size < MASKED else np.zeros(len(values), bool)
-
-
 def _check_ranges(path: Path, first: int, grid: Grid, calendar: Calendar, uid, d, t, x, y) -> None:
-    masked_x, masked_y = _masked(x, grid.width), _masked(y, grid.height)
+    masked, half = find_masked(x, y, grid)
 
     def refuse(wrong: np.ndarray, text: str) -> None:
         if wrong.any():
@@ -216,6 +210,6 @@ def _check_ranges(path: Path, first: int, grid: Grid, calendar: Calendar, uid, d
     days = f"{calendar.first_day}..{calendar.last_day}"
     refuse((d < calendar.first_day) | (d > calendar.last_day), f"d is {{d}} (uid {{uid}}); the days are {days}")
     refuse((t < 0) | (t >= calendar.num_slots), f"t is {{t}} (uid {{uid}}); the slots are 0..{calendar.num_slots - 1}")
-    refuse(masked_x != masked_y, "only one of x {x} and y {y} is masked (uid {uid}, day {d}, slot {t})")
-    refuse(~masked_x & ((x < 1) | (x > grid.width)), f"x is {{x}} (uid {{uid}}); the grid has 1..{grid.width}")
-    refuse(~masked_y & ((y < 1) | (y > grid.height)), f"y is {{y}} (uid {{uid}}); the grid has 1..{grid.height}")
+    refuse(half, "only one of x {x} and y {y} is masked (uid {uid}, day {d}, slot {t})")
+    refuse(~masked & ((x < 1) | (x > grid.width)), f"x is {{x}} (uid {{uid}}); the grid has 1..{grid.width}")
+    refuse(~masked & ((y < 1) | (y > grid.height)), f"y is {{y}} (uid {{uid}}); the grid has 1..{grid.height}")

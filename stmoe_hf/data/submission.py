@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from ..spacetime import Calendar, Grid
+from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
+from ..model.spacetime import Calendar, Grid
 from .errors import DataError
-from .readers import COLUMNS, MASKED
 
-KEYS = ["uid", "d", "t"]
+KEYS = list(KEY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in RECORD_COLUMNS if name not in table.columns]
     if missing:
         raise DataError(f"{path} has the columns {','.join(map(str, table.columns))}; it lacks {','.join(missing)}")
-    return table[list(COLUMNS)]
+    return table[list(RECORD_COLUMNS)]
 
 
 def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calendar: Calendar) -> list[Problem]:
@@ -72,13 +72,13 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
     table, lines, problems = _read_strictly(path)
     if table is None:
         return problems
-    uid, d, t, x, y = (table[name].to_numpy() for name in COLUMNS)
+    uid, d, t, x, y = (table[name].to_numpy() for name in RECORD_COLUMNS)
 
     def note(wrong: np.ndarray, text: str) -> None:
         rows = np.flatnonzero(wrong)
         if len(rows):
             row = int(rows[0])
-            values = {name: int(table[name].iloc[row]) for name in COLUMNS}
+            values = {name: int(table[name].iloc[row]) for name in RECORD_COLUMNS}
             problems.append(Problem(int(lines[row]), text.format(**values), len(rows)))
 
     asked_users = np.unique(asked["uid"])
@@ -86,7 +86,8 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
     days = f"{calendar.first_day}..{calendar.last_day}"
     wrong_day = (d < calendar.first_day) | (d > calendar.last_day)
     wrong_slot = (t < 0) | (t >= calendar.num_slots)
-    masked = ((x == MASKED) | (y == MASKED)) & (grid.width < MASKED)
+    masked, half = find_masked(x, y, grid)
+    masked |= half
     note(unknown, "uid {uid} is not asked for")
     note(wrong_day, f"d is {{d}}; the days are {days}")
     note(wrong_slot, f"t is {{t}}; the slots are 0..{calendar.num_slots - 1}")
@@ -119,11 +120,11 @@ def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Pr
     try:
         with pa.OSFile(str(path)) as raw:
             stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
-            options = pa.csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.int64()), null_values=[])
+            options = pa.csv.ConvertOptions(column_types=dict.fromkeys(RECORD_COLUMNS, pa.int64()), null_values=[])
             # An empty line would put all later ones under a wrong number: such a file is read line by line.
             parse = pa.csv.ParseOptions(ignore_empty_lines=False)
             table = pa.csv.read_csv(stream, parse_options=parse, convert_options=options)
-        if tuple(table.column_names) == COLUMNS and table.num_rows:
+        if tuple(table.column_names) == RECORD_COLUMNS and table.num_rows:
             return table.to_pandas(), np.arange(2, table.num_rows + 2), []
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):
         pass  # read again line by line, to say which line
@@ -135,20 +136,20 @@ def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Pr
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            if tuple(header) != COLUMNS:
+            if tuple(header) != RECORD_COLUMNS:
                 return None, np.empty(0), [Problem(1, f"the columns are {','.join(header)!r}, not uid,d,t,x,y", 1)]
             for row in reader:
                 if not row:
                     continue
-                if len(row) != len(COLUMNS):
-                    text = f"{len(row)} values in place of {len(COLUMNS)}"
+                if len(row) != len(RECORD_COLUMNS):
+                    text = f"{len(row)} values in place of {len(RECORD_COLUMNS)}"
                     found.setdefault("columns", [reader.line_num, text, 0])[2] += 1
                     continue
                 try:
                     rows.append([int(value) for value in row])
                     lines.append(reader.line_num)
                 except ValueError:
-                    name, value = next((n, v) for n, v in zip(COLUMNS, row, strict=True) if not _is_integer(v))
+                    name, value = next((n, v) for n, v in zip(RECORD_COLUMNS, row, strict=True) if not _is_integer(v))
                     text = f"{name} is {value!r}, which is no whole number"
                     found.setdefault("number", [reader.line_num, text, 0])[2] += 1
     except (EOFError, gzip.BadGzipFile) as error:
@@ -158,7 +159,7 @@ def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Pr
     problems = [Problem(line, text, count) for line, text, count in found.values()]
     if not rows:
         return None, np.empty(0), [*problems, Problem(None, "the file holds no record", 1)]
-    return pd.DataFrame(rows, columns=list(COLUMNS)), np.array(lines), problems
+    return pd.DataFrame(rows, columns=list(RECORD_COLUMNS)), np.array(lines), problems
 
 
 def _is_integer(text: str) -> bool:

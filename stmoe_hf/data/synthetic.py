@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.csv
 from tqdm.auto import tqdm
 
-from ..spacetime import Grid
+from ..model.records import MASKED
+from ..model.spacetime import Grid
 from .editions import Edition, get_edition
 from .errors import DataError
 from .files import open_aside
-from .readers import MASKED
 
 # City -> centres, and their spread over the grid (standard deviation in cells); C is the compact one.
 LAYOUTS = {"A": (7, 26.0), "B": (5, 22.0), "C": (3, 11.0), "D": (6, 24.0), "task1": (7, 26.0), "task2": (7, 26.0)}

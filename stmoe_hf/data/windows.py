@@ -1,96 +1,22 @@
-"""Splits and windows: an index of what is trained on and what is predicted, never copies of records."""
+"""Windows: an index of what is trained on and what is predicted, never copies of records."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from ..spacetime import Calendar
+from ..model.processing_stmoe_bert import MobilityProcessor
+from ..model.records import NO_LABEL
 from .city import City, Trajectory
 from .errors import DataError
+from .splits import Split, draw
 
-if TYPE_CHECKING:  # the processor comes later on the way of a record; windows only call it
-    from ..processing_stmoe_bert import MobilityProcessor
-
-NO_LABEL = -100
 logger = logging.getLogger(__name__)
-
-
-def draw(*keys: Any) -> np.ndarray:
-    """Numbers in [0, 1) that depend on nothing but the keys (integers or arrays of them, broadcast).
-
-    The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), chained over the keys.
-    """
-    state = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), np.uint64)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            state = state ^ np.asarray(key).astype(np.uint64)
-            state = state + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return (state >> np.uint64(11)).astype(np.float64) / 2**53
-
-
-@dataclass(frozen=True)
-class Split:
-    """Who is trained on until when, and who is predicted.
-
-    Attributes:
-        cut_day: the first day of the horizon.
-        train_until: [users] the first day that training does not see.
-        held_out: rows of the users whose days from the cut on are predicted and scored.
-        masked: rows of the users who have masked records, which are predicted.
-    """
-
-    cut_day: int
-    train_until: np.ndarray
-    held_out: np.ndarray
-    masked: np.ndarray
-
-
-def refuse_cut_day(cut_day: int, calendar: Calendar) -> None:
-    """Raise ValueError if a cut leaves no day before or after it."""
-    if not calendar.first_day < cut_day <= calendar.last_day:
-        raise ValueError(
-            f"cut_day {cut_day} leaves no history or no horizon in the days {calendar.first_day}..{calendar.last_day}"
-        )
-
-
-def refuse_fraction(eval_fraction: float) -> None:
-    """Raise ValueError if this is no share of the users."""
-    if not 0 <= eval_fraction <= 1:
-        raise ValueError(f"eval_fraction is {eval_fraction}; it is a share of the users, 0 to 1")
-
-
-def split_users(city: City, cut_day: int, eval_fraction: float, seed: int) -> Split:
-    """Hold out a share of the unmasked users from the cut day on.
-
-    Their earlier days are training data, and so are those of masked users; all other users are trained on whole. Who
-    is held out depends on seed and uid only, not on the order or number of users.
-
-    Raises:
-        ValueError: `cut_day` outside the calendar or `eval_fraction` outside 0..1.
-    """
-    calendar = city.calendar
-    refuse_cut_day(cut_day, calendar)
-    refuse_fraction(eval_fraction)
-    masked = np.flatnonzero(city.masked_counts)
-    plain = np.flatnonzero(city.masked_counts == 0)
-    count = round(eval_fraction * len(plain))
-    if eval_fraction > 0 and len(plain):
-        count = max(count, 1)
-    order = np.argsort(draw(seed, city.uids[plain]), kind="stable")
-    held_out = np.sort(plain[order[:count]])
-    train_until = np.full(len(city), calendar.last_day + 1)
-    train_until[masked] = cut_day
-    train_until[held_out] = cut_day
-    return Split(cut_day, train_until, held_out, masked)
 
 
 @dataclass(frozen=True)
@@ -358,57 +284,3 @@ def _window(
 
 def _without_labels(window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return window | {"labels": np.full_like(window["labels"], NO_LABEL)}
-
-
-class LengthGroupedSampler(Sampler[int]):
-    """A new random order of training windows in each epoch, in which neighbours have similar lengths.
-
-    Windows are shuffled, cut into groups of 16 batches, and sorted by length within a group, the batches of a group
-    then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
-
-    Args:
-        windows: to draw from.
-        batch_size: windows of an optimisation step, over accumulation and processes.
-        seed: of the order.
-        batches_per_group: see above.
-        multiple: the items of an epoch are made up to a multiple of this by windows without labels, which count for
-            nothing: so several processes have equally many, and learn what one would.
-    """
-
-    def __init__(
-        self,
-        windows: TrainingWindows | JointWindows,
-        batch_size: int,
-        seed: int,
-        batches_per_group: int = 16,
-        multiple: int = 1,
-    ):
-        self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
-        self.group = batch_size * batches_per_group
-        self.blanks = -len(windows) % multiple
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.windows) + self.blanks
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * len(self.windows)
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.windows))
-        sizes = self.windows.sizes(self.epoch)
-        batches = []
-        for start in range(0, len(order), self.group):
-            group = order[start : start + self.group]
-            group = group[np.argsort(sizes[group], kind="stable")]
-            batches += [group[i : i + self.batch_size] for i in range(0, len(group), self.batch_size)]
-        # Only whole batches change places: a short one in the middle would shift all later ones.
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]
-        for index in random.permutation(len(whole)):
-            yield from (first + int(i) for i in whole[index])
-        for batch in rest:
-            yield from (first + int(i) for i in batch)
-        # Short windows, without their labels.
-        yield from (-1 - first - int(i) for i in np.resize(np.argsort(sizes, kind="stable"), self.blanks))

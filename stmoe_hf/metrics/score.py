@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..spacetime import Grid
+from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
+from ..model.spacetime import Grid
 
-COLUMNS = ["uid", "d", "t", "x", "y"]
-KEYS = ["uid", "d", "t"]
-MASKED = 999
+COLUMNS = list(RECORD_COLUMNS)
+KEYS = list(KEY_COLUMNS)
 SHOWN = 5  # keys that an error names
 SECONDS_WITHOUT_BAR = 2
 FEW_PAIRS = 64
@@ -280,7 +280,8 @@ def _sorted(side: Any, name: str) -> pd.DataFrame:
 
 
 def _refuse_masked(reference: pd.DataFrame, grid: Grid) -> None:
-    masked = reference[((reference["x"] == MASKED) | (reference["y"] == MASKED)) & (grid.width < MASKED)]
+    both, half = find_masked(reference["x"], reference["y"], grid)
+    masked = reference[both | half]
     if len(masked):
         raise ValueError(
             f"{len(masked)} records of the reference are masked, first (uid, d, t) {_first(masked)}: the truth must be"

@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 
 from stmoe_hf.metrics import score
-from stmoe_hf.spacetime import Grid
+from stmoe_hf.model.spacetime import Grid
 
 _DESCRIPTION = """\
 Scores predicted trajectories on a grid as the HuMob Challenge does: GEO-BLEU (higher is better) and dynamic time

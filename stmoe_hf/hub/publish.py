@@ -1,0 +1,268 @@
+"""From a run to a repository of the Hub: model, processor, code, pipeline, and a card written from the run itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoModel, AutoProcessor, pipeline
+
+from ..data.description import OWN
+from ..data.files import new_folder
+from ..evaluation.baselines import BASELINES
+from ..metrics import EDITIONS
+from ..model.pipeline_stmoe_bert import TASK
+from ..training.arguments import DataArguments, ModelArguments
+
+MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
+RUN_FILES = ("run.json", "all_results.json")
+# Arguments that the card repeats where they were given (not their paths: those are of one machine), and always.
+DATA_ARGUMENTS = (
+    *("pretrain_cities", "city_temperature", "cut_day", "horizon_days", "eval_fraction", "max_users"),
+    *("input_seq_length", "predict_seq_length", "look_back_len", "windows_per_user"),
+    *("min_history_days", "min_horizon_days"),
+)
+RUN_ARGUMENTS = (
+    *("learning_rate", "location_embedding_lr", "lr_scheduler_type", "num_train_epochs"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps", "weight_decay"),
+    *("eval_users", "decoder", "distance_weight", "num_candidates", "seed"),
+)
+
+
+class HubError(OSError):
+    """What went wrong with the Hub, and what to do."""
+
+
+def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
+    """Write the folder that is uploaded: model, processor, their code, the pipeline, results and the card.
+
+    It loads where only transformers is installed: `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
+
+    Args:
+        run: folder of a run (`train_hf.py --output_dir`).
+        folder: to be written; refused if it holds anything.
+        repo_id: the name under which the card shows the model.
+
+    Raises:
+        FileNotFoundError: what the run lacks. FileExistsError: the folder is not empty.
+    """
+    run, folder = Path(run), Path(folder)
+    for name in ("config.json", *RUN_FILES):
+        if not (run / name).is_file():
+            raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
+    with new_folder(folder) as aside:
+        model, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
+        processor.save_pretrained(aside)
+        pipeline(TASK, model=model, processor=processor).save_pretrained(aside)  # type: ignore[call-overload]
+        results = json.loads((run / "all_results.json").read_text())
+        record = json.loads((run / "run.json").read_text())
+        (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
+        card(results, record, model, repo_id).save(aside / "README.md")
+    return folder
+
+
+def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a run as one commit: all of it, or nothing. A second call goes on where a broken one ended.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        HubError: the Hub refused the token or the repository, or could not be reached; with what to do.
+        ValueError: `repo_id` is no name of a repository.
+    """
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = export(run, Path(temporary) / "model", repo_id)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload of a stmoe_hf run")
+        except HfHubHTTPError as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status in (401, 403):
+                text = f"the Hub refused to write to {repo_id}: give a token that may write there (`hf auth login`)"
+            else:
+                text = f"the Hub answered {status} to the upload to {repo_id}; nothing was published, try again"
+            raise HubError(text) from None
+        except ValueError:  # a repository that cannot be called so
+            raise
+        except Exception as error:  # of whatever HTTP library the client carries
+            reason = type(error).__name__
+            raise HubError(
+                f"the Hub at {api.endpoint} could not be reached ({reason}); nothing was published, try again"
+            ) from None
+    return f"{api.endpoint}/{repo_id}"
+
+
+def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: str) -> ModelCard:
+    """The model card of a run, from `all_results.json` and `run.json` (nothing that names a machine or a user)."""
+    city, data = record["city"], record["data"]
+    scored = "test_users" in results
+    evaluation = [
+        EvalResult(
+            task_type=TASK,
+            task_name="Prediction of trajectories",
+            dataset_type="humob",
+            dataset_name=f"{'' if city['edition'] == OWN else 'HuMob '}city {city['name']} ({city['edition']})",
+            dataset_split=f"{results['test_users']} held-out users, from day {results['cut_day']} on",
+            metric_type=measure,
+            metric_name=f"{MEASURES[measure][0]}, edition {edition}",
+            metric_value=results[f"test_{edition}_{measure}"],
+        )
+        for edition in (EDITIONS if scored else ())
+        for measure in MEASURES
+    ]
+    metadata = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="other",
+        tags=["human-mobility", "trajectories", "mixture-of-experts", "stmoe-bert"],
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=evaluation or None,
+    )
+    source = record["model"].get("model_path")
+    others = [name for name in data.get("pretrain_cities") or [] if name != city["name"]]
+    own = city["edition"] == OWN
+    text = _TEXT.format(
+        metadata=metadata.to_yaml(),
+        name=repo_id.rpartition("/")[2],
+        repo_id=repo_id,
+        city=city["name"],
+        edition="data of its own grid and days" if own else f"files in the format of HuMob edition {city['edition']}",
+        minutes=f"{1440 / model.config.num_slots:g}",
+        metres=f"{1000 * model.config.cell_km:g}",
+        task=TASK,
+        network=type(model).__name__,
+        parameters=f"{model.num_parameters():,}",
+        users=city["users"],
+        records=f"{city['records']:,}",
+        others=f" Trained together with cities {', '.join(others)}." if others else "",
+        source=" Training went on from another model; what that one had seen is not told here." if source else "",
+        command=_command(record, city["name"]),
+        processes=record["training"].get("world_size", 1),
+        cut_day=results["cut_day"],
+        seed=results["seed"],
+        decoder=results["decoder"],
+        scores=_scores(results) if scored else "This run held no users out, so it has no scores.",
+        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    )
+    return ModelCard(text)
+
+
+def _command(record: dict[str, Any], city: str) -> str:
+    """The training command, with every setting of DATA_ARGUMENTS and of the model that this run was given, and all
+    of RUN_ARGUMENTS; folders are the reader's own."""
+    parts = ["accelerate launch train_hf.py", f"--city {city} --data_dir DIR"]
+    model = dict(record["model"])
+    if model.pop("model_path", None):
+        parts.append("--model_path MODEL")
+    usual = {field.name: field.default for kind in (ModelArguments, DataArguments) for field in fields(kind)}
+    given = model | {name: record["data"].get(name) for name in DATA_ARGUMENTS}
+    values = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
+    values |= {name: record["training"][name] for name in RUN_ARGUMENTS if name in record["training"]}
+    if record["training"].get("max_steps", -1) > 0:
+        values["max_steps"] = record["training"]["max_steps"]
+    for name, value in values.items():
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        parts.append(f"--{name} {text.lower() if isinstance(value, bool) else text}")
+    return " \\\n    ".join(parts)
+
+
+def _scores(results: dict[str, Any]) -> str:
+    columns = [(edition, measure) for edition in EDITIONS for measure in MEASURES]
+    lines = [
+        "| | " + " | ".join(f"{MEASURES[measure][0]}, {edition}" for edition, measure in columns) + " | accuracy |",
+        "| --- |" + " --- |" * (len(columns) + 1),
+    ]
+    for name in ("test", *(name for name in BASELINES if f"{name}_accuracy" in results)):
+        title = f"this model, decoder {results['decoder']}" if name == "test" else f"baseline {name}"
+        numbers = [
+            f"{results[f'{name}_{edition}_{measure}']:.{4 if measure == 'geobleu' else 2}f}"
+            for edition, measure in columns
+        ]
+        lines.append(f"| {title} | " + " | ".join([*numbers, f"{results[f'{name}_accuracy']:.3f}"]) + " |")
+    return "\n".join(lines)
+
+
+_TEXT = """---
+{metadata}
+---
+
+# {name}
+
+Predicts where each person of city {city} will be in slots of {minutes} minutes on a grid of {metres} m cells, from the
+days on which the person was seen before. {network} of `stmoe_hf`, {parameters} parameters.
+
+## Use
+
+```python
+from transformers import pipeline
+
+predict = pipeline("{task}", model="{repo_id}", trust_remote_code=True)
+predict(records)   # a DataFrame uid, d, t, x, y; x and y are 999 where a cell is asked for
+```
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("{repo_id}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{repo_id}", trust_remote_code=True)
+```
+
+## Data and split
+
+City {city}, {edition}: {users} users, {records} records.
+Of the held-out users, nothing from day {cut_day} on was seen in this training.{others}{source}
+Seed {seed}. The records are not in this repository.
+
+## Training
+
+```
+{command}
+```
+
+Processes: {processes}, each with this batch size.
+
+## Scores
+
+Editions of the metrics cannot be compared with each other. GEO-BLEU: higher is better; DTW: lower is better.
+
+{scores}
+
+The decoder `day` chooses a whole day at once and needs the package: the pipeline has the others.
+
+```
+python -m stmoe_hf predict --model {repo_id} --data_dir DIR --city {city} --decoder {decoder} --output P.csv.gz
+python -m stmoe_hf score --prediction P.csv.gz --reference TRUTH.csv.gz --edition humob2024
+```
+
+## Limits, privacy and misuse
+
+- The scores are of this split and these users; they say nothing about another city or another year.
+- A cell id means a place of one city. What may carry over to another city is the rhythm of days and how people return
+  to their own places, not the table of cells.
+- It predicts what people did before. Floods, festivals and moves of house are not in it.
+- The model is meant for research on mobility in aggregate. It must not be used to find out who a person is, or to
+  follow one; the owners of the data ask for no attempt to re-identify anyone.
+- A network can keep traces of what it was trained on. Before a model of private data is published, think about
+  whether it should be.
+
+## Licence
+
+Code and weights: Apache-2.0. The data are their owners'.
+
+## Citation
+
+The system: Haoyu He, Haozheng Luo and Qi R. Wang, "ST-MoE-BERT: A Spatial-Temporal Mixture-of-Experts Framework for
+Long-Term Cross-City Mobility Prediction", HuMob Challenge 2024, https://doi.org/10.1145/3681771.3699910,
+arXiv:2410.14099. The data: Yabe, Tsubouchi, Shimizu, Sekimoto, Sezaki, Moro and Pentland, "YJMob100K: City-scale and
+longitudinal dataset of anonymized human mobility trajectories", Scientific Data 11, 2024,
+https://doi.org/10.1038/s41597-024-03237-9. The metric: Shimizu, Tsubouchi and Yabe, "GEO-BLEU", SIGSPATIAL 2022.
+
+Made with {versions}.
+"""

@@ -1,0 +1,180 @@
+"""The configuration of ST-MoE-BERT: grid, calendar, sizes, experts and head."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class STMoEBertConfig(PreTrainedConfig):
+    """Everything that the shape of an ST-MoE-BERT depends on.
+
+    Args:
+        grid_width, grid_height: cells of the grid.
+        cell_km: side of a cell in kilometres; the unit in which distances are decoded.
+        num_days, num_slots: days of the calendar, and slots of a day.
+        location_embedding_size: width of the cell embedding; 0 leaves the cell out of the sequence.
+        day_embedding_size, time_embedding_size, day_of_week_embedding_size, weekday_embedding_size: widths of the
+            embeddings of day, slot, weekday and day off, by their published names. A width of 0 leaves one out.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the encoder (the published names
+            `hidden_layers` and `attention_heads` are accepted).
+        dropout: of embeddings and feed-forwards.
+        attention_dropout: of the attention's weights. At 0 attention is fused and never holds a [T, T] tensor: on a
+            CPU, training takes half the time and a fraction of the memory.
+        max_seq_length: the longest sequence (history and asked-for records) that is accepted.
+        num_experts: experts of a sparse layer; 0 makes every feed-forward dense.
+        num_experts_per_tok: experts that a record is sent to.
+        moe_intermediate_size: inner width of an expert; None shares `intermediate_size` among the experts of a
+            record, so that a sparse layer has the active parameters of a dense one.
+        sparse_layers: layers with experts; None means all.
+        router_aux_loss_coef: weight of the balance loss.
+        output_router_logits: whether forward returns the routers' logits.
+        history_head: whether the head also scores the records of the person's own history.
+        history_content_size: width of the content term of the history head (encoder states); 0 leaves it out.
+        history_relation_size: width of the small network over the relation of two records; 0 leaves it out.
+        history_spread: how many cells far the weight of a history's record spreads around its own cell; 0: not at all.
+        record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
+            was visited), counted in the window's own history.
+        cities: names of the cities that have a vector of their own in the embedding of a record, in the order of their
+            ids; a row of an unknown city gets the mean of them. None: no such embedding.
+        cell_head: whether the head has a distribution over all cells of the grid.
+        head_chunk_size: asked-for records per step of the cross-entropy over all cells; bounds its memory.
+    """
+
+    model_type = "stmoe_bert"
+    attribute_map = {  # noqa: RUF012 (the base class declares it)
+        "hidden_layers": "num_hidden_layers",
+        "attention_heads": "num_attention_heads",
+        "num_local_experts": "num_experts",
+    }
+    # A list: the Trainer adds another one to it.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "candidates",
+        "history",
+        "log_probability",
+        "aux_loss",
+        "expert_load",
+        "router_logits",
+    ]
+
+    grid_width: int = 200
+    grid_height: int = 200
+    cell_km: float | int = 0.5
+    num_days: int = 75
+    num_slots: int = 48
+
+    location_embedding_size: int = 64
+    day_embedding_size: int = 16
+    time_embedding_size: int = 32
+    day_of_week_embedding_size: int = 16
+    weekday_embedding_size: int = 8
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    hidden_act: str = "gelu"
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    max_seq_length: int = 4096
+
+    num_experts: int = 8
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int | None = None
+    sparse_layers: list[int] | None = None
+    router_aux_loss_coef: float | int = 0.01
+    output_router_logits: bool = False
+
+    history_head: bool = True
+    history_content_size: int = 32
+    history_relation_size: int = 32
+    history_spread: int = 0
+    record_features: bool = False
+    cities: list[str] | None = None
+    cell_head: bool = True
+    head_chunk_size: int = 1024
+
+    def __post_init__(self, **kwargs):
+        # The published name of a field that `attribute_map` renames would otherwise be set after the checks.
+        for published, name in self.attribute_map.items():
+            if published in kwargs:
+                setattr(self, name, kwargs.pop(published))
+        if self.moe_intermediate_size is None and self.num_experts > 0 and self.num_experts_per_tok > 0:
+            self.moe_intermediate_size = max(1, self.intermediate_size // self.num_experts_per_tok)
+        if self.sparse_layers is None:
+            self.sparse_layers = list(range(self.num_hidden_layers)) if self.num_experts > 0 else []
+        super().__post_init__(**kwargs)
+        self._refuse_what_cannot_work()
+
+    def _refuse_what_cannot_work(self) -> None:
+        sizes = (
+            *("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"),
+            *("max_seq_length", "moe_intermediate_size", "head_chunk_size"),
+        )
+        widths = (
+            *("location_embedding_size", "day_embedding_size", "time_embedding_size", "day_of_week_embedding_size"),
+            *("weekday_embedding_size", "history_content_size", "history_relation_size", "history_spread"),
+        )
+        problems = [
+            f"{name} is {value}; it must be at least {least}"
+            for least, names in ((1, sizes), (0, widths))
+            for name in names
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            problems.append(
+                f"hidden_size {self.hidden_size} cannot be shared among num_attention_heads {self.num_attention_heads}"
+            )
+        if self.num_experts < 0 or (self.num_experts and not 1 <= self.num_experts_per_tok <= self.num_experts):
+            problems.append(
+                f"num_experts_per_tok {self.num_experts_per_tok} must lie in 1..num_experts = {self.num_experts}"
+            )
+        outside = [layer for layer in self.sparse_layers or [] if not 0 <= layer < self.num_hidden_layers]
+        if outside:
+            problems.append(f"sparse_layers names {outside}; layers are 0..{self.num_hidden_layers - 1}")
+        if self.sparse_layers and not self.num_experts:
+            problems.append("sparse_layers needs num_experts above 0")
+        if not (self.history_head or self.cell_head):
+            problems.append("history_head and cell_head are both off; one of them must give the cells")
+        problems += [
+            f"{name} is {getattr(self, name)}; it must lie in 0..1"
+            for name in ("dropout", "attention_dropout")
+            if not 0 <= getattr(self, name) < 1
+        ]
+        if problems:
+            raise ValueError("this configuration cannot work: " + "; ".join(problems))
+
+    @property
+    def num_cells(self) -> int:
+        return self.grid_width * self.grid_height
+
+    @property
+    def mask_id(self) -> int:
+        """Cell of an asked-for record."""
+        return self.num_cells
+
+    @property
+    def pad_id(self) -> int:
+        """Cell of a position without a record."""
+        return self.num_cells + 1
+
+    # The names under which transformers' BertLayer looks for what this configuration calls differently.
+    @property
+    def hidden_dropout_prob(self) -> float:
+        return self.dropout
+
+    @property
+    def attention_probs_dropout_prob(self) -> float:
+        return self.attention_dropout
+
+    @property
+    def is_decoder(self) -> bool:
+        return False
+
+    @property
+    def add_cross_attention(self) -> bool:
+        return False
+
+
+__all__ = ["STMoEBertConfig"]

@@ -1,0 +1,140 @@
+"""The sparse mixture of experts that stands in place of a feed-forward: router, experts, add & norm.
+
+Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
+the grid, K candidate cells of a row, E experts, H hidden.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, use_experts_implementation
+
+from .configuration_stmoe_bert import STMoEBertConfig
+
+
+class STMoEBertRouter(nn.Module):
+    """Chooses the experts of each record, in fp32."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.top_k = config.num_experts_per_tok
+        self.weight = nn.Parameter(torch.empty(config.num_experts, config.hidden_size))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden [N, H] -> logits [N, E], weights of the chosen [N, k], indices of the chosen [N, k]."""
+        with torch.autocast(device_type=hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.weight.float())
+            top_logits, top_index = torch.topk(logits, self.top_k, dim=-1)
+            return logits, F.softmax(top_logits, dim=-1), top_index
+
+
+class Permute(torch.autograd.Function):
+    """Rows in another order. The gradient is the same in the inverse order: no sums, so the same in every run."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+@use_experts_implementation(has_gate=False, has_bias=True)
+class STMoEBertExperts(nn.Module):
+    """All experts of a layer as three-dimensional weights; the forward here is the `eager` implementation."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.num_experts = config.num_experts
+        inner = config.moe_intermediate_size
+        self.up_proj = nn.Parameter(torch.empty(self.num_experts, inner, config.hidden_size))
+        self.up_proj_bias = nn.Parameter(torch.empty(self.num_experts, inner))
+        self.down_proj = nn.Parameter(torch.empty(self.num_experts, config.hidden_size, inner))
+        self.down_proj_bias = nn.Parameter(torch.empty(self.num_experts, config.hidden_size))
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        states, expert, order, inverse = _sorted_by_expert(hidden_states, top_k_index)
+        # `unbind`, because the gradient of each `up_proj[expert]` would be a tensor of all experts.
+        weights = (self.up_proj, self.up_proj_bias, self.down_proj, self.down_proj_bias)
+        each = zip(*(weight.unbind(0) for weight in weights), strict=True)
+        counts = torch.bincount(expert, minlength=self.num_experts).tolist()
+        parts = [
+            F.linear(self.act_fn(F.linear(part, up, up_bias)), down, down_bias)
+            for part, (up, up_bias, down, down_bias) in zip(states.split(counts), each, strict=True)
+        ]
+        return _weighted_sum(torch.cat(parts), order, inverse, top_k_weights).to(hidden_states.dtype)
+
+
+def grouped_experts(
+    experts: STMoEBertExperts, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """The forward of `STMoEBertExperts` as grouped products, for GPUs: no loop, and nothing waits for the device.
+
+    Under autocast the products run in its dtype, as those of dense layers do, and the weights' gradients are fp32.
+    (transformers' own `grouped_mm` runs in fp32 there.)
+    """
+    device = hidden_states.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+    with torch.autocast(device, enabled=False):
+        states, expert, order, inverse = _sorted_by_expert(hidden_states.to(dtype), top_k_index)
+        is_of = (expert[:, None] == torch.arange(experts.num_experts, device=expert.device)).to(dtype)  # [N * k, E]
+        ends = is_of.sum(0, dtype=torch.float32).cumsum(0).to(torch.int32)
+
+        def linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            product = F.grouped_mm(states, weight.to(dtype).transpose(1, 2), offs=ends)
+            return product + is_of @ bias.to(dtype)  # a product, whose gradient needs no scattered sums
+
+        inner = experts.act_fn(linear(states, experts.up_proj, experts.up_proj_bias))
+        states = linear(inner, experts.down_proj, experts.down_proj_bias)
+        return _weighted_sum(states, order, inverse, top_k_weights).to(hidden_states.dtype)
+
+
+GROUPED_EXPERTS = "stmoe_grouped"
+ALL_EXPERTS_FUNCTIONS.register(GROUPED_EXPERTS, grouped_experts)
+
+
+def _sorted_by_expert(hidden_states: Tensor, top_k_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """States [N, H] and choices [N, k] -> states [N * k, H] and experts [N * k] in the order of the experts.
+
+    Also that order [N * k], and its inverse.
+    """
+    expert, order = top_k_index.flatten().sort(stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    states = hidden_states[:, None].expand(-1, top_k_index.shape[-1], -1).flatten(0, 1)
+    return Permute.apply(states, order, inverse), expert, order, inverse
+
+
+def _weighted_sum(states: Tensor, order: Tensor, inverse: Tensor, top_k_weights: Tensor) -> Tensor:
+    """States [N * k, H] in the order of the experts, weights [N, k] -> [N, H] sum over each record's experts."""
+    states = Permute.apply(states, inverse, order).unflatten(0, top_k_weights.shape)
+    return (states * top_k_weights[..., None]).sum(1)
+
+
+class STMoEBertSparseMoeBlock(nn.Module):
+    """Router and experts; stands where BertLayer has its first feed-forward half."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.router = STMoEBertRouter(config)
+        self.experts = STMoEBertExperts(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        _, weights, index = self.router(flat)
+        return self.experts(flat, index, weights.to(flat.dtype)).reshape(hidden.shape)
+
+
+class STMoEBertAddNorm(nn.Module):
+    """Dropout, residual, LayerNorm; stands where BertLayer has its second feed-forward half."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(hidden) + residual)

@@ -1,0 +1,278 @@
+"""From encoder states to cells: weights of the history's records, their spread, and a distribution over all cells.
+
+Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
+the grid, K candidate cells of a row, E experts, H hidden.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from .configuration_stmoe_bert import STMoEBertConfig
+from .records import CELL, DAY, DAY_OFF, SLOT, WEEKDAY
+
+# Start of the history head: the time-kernel frequency. A record's weight falls by e every 1.5 slots and every 100
+# days, to 15 % between a working day and a day off, and rises by half on the same weekday.
+KERNEL_SLOTS = 1.5
+KERNEL_DAYS = 100.0
+KERNEL_OTHER_KIND_OF_DAY = 0.15
+KERNEL_SAME_WEEKDAY = 1.5
+HISTORY_WEIGHT = 0.98
+# What the relation network of the history head sees: harmonics of the clock, widths of closeness in slots, and five
+# kinds of (asked-for day, record's day).
+CLOCK_HARMONICS = (1, 2, 4)
+SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
+KINDS_OF_DAY = 5
+# Start of the spread of a record's weight to the cells around it: 0.8 stay, the rest falls by e a cell.
+SPREAD_STAYS = 0.8
+
+
+class CellLogProbability(torch.autograd.Function):
+    """log softmax(hidden @ weight.T + bias) at the labels, a chunk of records at a time.
+
+    The [N, C] logits exist one chunk at a time, in both directions: backward computes a chunk again.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int) -> Tensor:
+        normaliser = hidden.new_empty(len(hidden), dtype=torch.float32)
+        chosen = torch.empty_like(normaliser)
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            logits = torch.addmm(bias, hidden[part], weight.t()).float()
+            chosen[part] = logits.gather(1, labels[part, None])[:, 0]
+            highest = logits.amax(1)
+            normaliser[part] = logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest)
+        ctx.save_for_backward(hidden, weight, bias, labels, normaliser)
+        ctx.chunk = chunk
+        return chosen - normaliser
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        hidden, weight, bias, labels, normaliser = ctx.saved_tensors
+        gradient = gradient.to(hidden.dtype)
+        # At the label's logit the gradient is 1 - probability, elsewhere -probability: first the ones, ...
+        weighted = hidden * gradient[:, None]
+        hidden_gradient = weight[labels]
+        weight_gradient = torch.zeros_like(weight).index_add_(0, labels, weighted)
+        bias_gradient = torch.zeros_like(bias).index_add_(0, labels, gradient)
+        for start in range(0, len(hidden), ctx.chunk):  # ... then the probabilities
+            part = slice(start, start + ctx.chunk)
+            logits = torch.addmm(bias, hidden[part], weight.t()).float()
+            probability = logits.sub_(normaliser[part, None]).exp_().to(hidden.dtype)
+            hidden_gradient[part] -= probability @ weight
+            weight_gradient.addmm_(probability.t(), weighted[part], alpha=-1)
+            bias_gradient.addmv_(probability.t(), gradient[part], alpha=-1)
+        return hidden_gradient * gradient[:, None], weight_gradient, bias_gradient, None, None
+
+
+class STMoEBertCellHead(nn.Module):
+    """A distribution over all cells of the grid."""
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.chunk = config.head_chunk_size
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.num_cells)
+
+    def states(self, hidden: Tensor) -> Tensor:
+        return self.norm(self.act_fn(self.transform(hidden)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., H] -> log-probabilities [..., C]."""
+        return F.log_softmax(self.decoder(self.states(hidden)).float(), dim=-1)
+
+    def log_probability(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """hidden [N, H], labels [N] -> log-probability of each label [N]; no [N, C] tensor is kept."""
+        states, weight, bias = self.states(hidden), self.decoder.weight, self.decoder.bias
+        if torch.is_autocast_enabled(states.device.type):
+            dtype = torch.get_autocast_dtype(states.device.type)
+            states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
+        return CellLogProbability.apply(states, weight, bias, labels, self.chunk)
+
+
+class STMoEBertHistoryHead(nn.Module):
+    """Scores every record of the person's history for every asked-for record: [B, Q, T] log-weights, summing to 1.
+
+    A score is the time kernel, plus a network over the relation of the two records (both slots, days between, kind of
+    both days), plus the product of their encoder states. The last two start at zero.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.num_slots = config.num_slots
+        self.slot_decay = nn.Parameter(torch.empty(1))
+        self.day_decay = nn.Parameter(torch.empty(1))
+        self.other_kind_of_day = nn.Parameter(torch.empty(1))
+        self.same_weekday = nn.Parameter(torch.empty(1))
+        self.mask_id = config.mask_id
+
+        # The relation of two records takes few values, so the network runs over them once a batch, not over pairs.
+        self.num_days = config.num_days
+        self.num_day_buckets = round(2 * math.log2(config.num_days)) + 1
+        self.relation = None
+        if config.history_relation_size:
+            features = 2 * len(CLOCK_HARMONICS) * 2 + len(SLOT_WIDTHS) + self.num_day_buckets + KINDS_OF_DAY
+            self.relation = nn.Sequential(
+                nn.Linear(features, config.history_relation_size),
+                nn.GELU(),
+                nn.Linear(config.history_relation_size, 1),
+            )
+        self.query = self.key = self.key_bias = None
+        if config.history_content_size:
+            self.query = nn.Linear(config.hidden_size, config.history_content_size)
+            self.key = nn.Linear(config.hidden_size, config.history_content_size)
+            self.key_bias = nn.Linear(config.hidden_size, 1)
+
+    def set_to_time_kernel(self) -> None:
+        init.constant_(self.slot_decay, math.log(1 / KERNEL_SLOTS))
+        init.constant_(self.day_decay, math.log(1 / KERNEL_DAYS))
+        init.constant_(self.other_kind_of_day, math.log(KERNEL_OTHER_KIND_OF_DAY))
+        init.constant_(self.same_weekday, math.log(KERNEL_SAME_WEEKDAY))
+        if self.relation is not None:
+            init.zeros_(self.relation[-1].weight)
+            init.zeros_(self.relation[-1].bias)
+        if self.query is not None:
+            init.zeros_(self.query.weight)
+            init.zeros_(self.query.bias)
+            init.zeros_(self.key_bias.weight)
+            init.zeros_(self.key_bias.bias)
+
+    def _relation_features(self) -> Tensor:
+        """[slots, slots, day buckets, kinds, features] of (asked slot, record's slot, days between, kinds of day)."""
+        device = self.slot_decay.device
+        slots = torch.arange(self.num_slots, device=device)
+        angle = 2 * math.pi * slots / self.num_slots
+        clock = torch.stack([f(n * angle) for n in CLOCK_HARMONICS for f in (torch.sin, torch.cos)], dim=-1)
+        apart = _circular_distance(slots[:, None] - slots[None, :], self.num_slots).float()
+        near = torch.stack([torch.exp(-apart / width) for width in SLOT_WIDTHS], dim=-1)
+        parts = [
+            clock[:, None, None, None, :],
+            clock[None, :, None, None, :],
+            near[:, :, None, None, :],
+            torch.eye(self.num_day_buckets, device=device)[None, None, :, None, :],
+            torch.eye(KINDS_OF_DAY, device=device)[None, None, None, :, :],
+        ]
+        size = (self.num_slots, self.num_slots, self.num_day_buckets, KINDS_OF_DAY)
+        return torch.cat([part.expand(*size, -1) for part in parts], dim=-1)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, asked: Tensor, attention_mask: Tensor) -> Tensor:
+        """Log-weights of the history.
+
+        Args:
+            inputs: [B, T, 6].
+            hidden: [B, T, H] encoder states.
+            asked: [B, Q] positions of the asked-for records (any position where a row has fewer).
+            attention_mask: [B, T].
+
+        Returns:
+            [B, Q, T] fp32; -inf at what is no history, and all over rows without history.
+        """
+        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))[:, :, None, :]
+        h = inputs[:, None, :, :]
+        days = (q[..., DAY] - h[..., DAY]).abs()
+        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots)
+        same_kind = q[..., DAY_OFF] == h[..., DAY_OFF]
+        same_weekday = q[..., WEEKDAY] == h[..., WEEKDAY]
+        scores = (
+            -self.slot_decay.exp() * apart
+            - self.day_decay.exp() * days
+            + self.other_kind_of_day * ~same_kind
+            + self.same_weekday * same_weekday
+        )
+        if self.relation is not None:
+            # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
+            kind = torch.where(same_kind, 1 - q[..., DAY_OFF], 3 - q[..., DAY_OFF])
+            kind = torch.where(same_kind & same_weekday, 4, kind)
+            bucket = torch.arange(self.num_days, device=days.device).clamp(min=1).log2().mul(2).round().long()
+            index = (q[..., SLOT] * self.num_slots + h[..., SLOT]) * self.num_day_buckets + bucket[days]
+            table = self.relation(self._relation_features().to(self.relation[0].weight.dtype))
+            scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
+        if self.query is not None:
+            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+            content = self.query(states) @ self.key(hidden).transpose(1, 2) / math.sqrt(self.key.out_features)
+            scores = scores + content + self.key_bias(hidden).transpose(1, 2)
+        is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
+        has_history = is_history.any(-1)[:, None, None]
+        # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
+        scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
+        return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
+
+
+class STMoEBertSpread(nn.Module):
+    """How the weight of a record spreads to the cells around its own: a learned kernel of the distance.
+
+    People are seen now in one cell, now in the next, and half of their new cells lie beside old ones. The kernel sums
+    to 1 over its square; what falls off the grid is shared among the cells on it.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.radius = config.history_spread
+        self.height, self.width = config.grid_height, config.grid_width
+        self.log_kernel = nn.Parameter(torch.empty(len(self._rings()[0])))
+
+    def _rings(self) -> tuple[Tensor, Tensor]:
+        """Distances of the kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its own."""
+        step = torch.arange(-self.radius, self.radius + 1, device="cpu")
+        squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
+        return squared.float().sqrt(), ring
+
+    def set_to_start(self) -> None:
+        distance, ring = self._rings()
+        around = torch.exp(-distance[ring]).sum() - 1
+        start = math.log(1 - SPREAD_STAYS) - around.log() - distance
+        start[0] = math.log(SPREAD_STAYS)
+        init.copy_(self.log_kernel, start)
+
+    def kernel(self) -> Tensor:
+        """[2R + 1, 2R + 1] logarithm of the share that each offset gets."""
+        square = self.log_kernel.float()[self._rings()[1].to(self.log_kernel.device)]
+        return square - torch.logsumexp(square.flatten(), dim=0)
+
+    def log_inside(self, kernel: Tensor, cell: Tensor) -> Tensor:
+        """Logarithm of the share that stays on the grid, for records in `cell`."""
+        total = F.pad(kernel.exp().cumsum(0).cumsum(1), (1, 0, 1, 0))
+        x, y = cell % self.width, cell // self.width
+        left, right = (self.radius - x).clamp(min=0), (self.width - x + self.radius).clamp(max=2 * self.radius + 1)
+        top, bottom = (self.radius - y).clamp(min=0), (self.height - y + self.radius).clamp(max=2 * self.radius + 1)
+        return (total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]).log()
+
+    def between(self, to_cell: Tensor, from_cell: Tensor) -> Tensor:
+        """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q]; -inf beyond the kernel."""
+        kernel = self.kernel()
+        dx = to_cell[:, :, None] % self.width - from_cell[:, None, :] % self.width + self.radius
+        dy = to_cell[:, :, None] // self.width - from_cell[:, None, :] // self.width + self.radius
+        size = 2 * self.radius + 1
+        inside = (dx >= 0) & (dx < size) & (dy >= 0) & (dy < size)
+        index = torch.where(inside, dy * size + dx, size * size)
+        table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
+        return _look_up(table, index) - self.log_inside(kernel, from_cell)[:, None, :]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Probabilities [B, Q, C] of the records' own cells -> of the cells that they spread to."""
+        kernel = self.kernel()
+        cells = torch.arange(maps.shape[-1], device=maps.device)
+        maps = maps / self.log_inside(kernel, cells).exp()
+        image = maps.reshape(-1, 1, self.height, self.width)
+        return F.conv2d(image, kernel.exp()[None, None], padding=self.radius).reshape(maps.shape)
+
+
+class STMoEBertGate(nn.Linear):
+    """How much of the probability comes from the history rather than from all cells; a class for its start."""
+
+
+def _look_up(table: Tensor, index: Tensor) -> Tensor:
+    """Single numbers of a table, shaped as `index`; the gradient of `F.embedding` takes 25 times as long here."""
+    return table.flatten().index_select(0, index.flatten()).view(index.shape)
+
+
+def _circular_distance(difference: Tensor, period: int) -> Tensor:
+    difference = difference.abs()
+    return torch.minimum(difference, period - difference)

@@ -1,0 +1,40 @@
+"""What the networks return.
+
+Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
+the grid, K candidate cells of a row, E experts, H hidden.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class STMoEBertOutput(ModelOutput):
+    """What `STMoEBertForMobility` returns.
+
+    Args:
+        loss: cross-entropy of the labelled records plus the weighted balance loss, if labels are given.
+        logits: [N, C] log-probabilities of all cells for the asked-for records, in (row, time) order; with
+            `num_candidates`, [B, Q, K] log-probabilities of each row's candidate cells.
+        candidates: [B, K] candidate cells of each row, -1 where a row has fewer.
+        history: with `num_candidates`, [B, Q, T] log-weights of the records of each row's history, -inf elsewhere;
+            None without a history head.
+        log_probability: [B, Q] of the labels, if given; 0 where there is none.
+        aux_loss: the balance loss before its weight.
+        expert_load: [sparse layers, E] share of the records' choices that went to each expert.
+        router_logits: [B * T, E] for each sparse layer, on request.
+        hidden_states, attentions: of the encoder, on request.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    candidates: Tensor | None = None
+    history: Tensor | None = None
+    log_probability: Tensor | None = None
+    aux_loss: Tensor | None = None
+    expert_load: Tensor | None = None
+    router_logits: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

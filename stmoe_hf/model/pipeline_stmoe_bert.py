@@ -1,0 +1,154 @@
+"""`pipeline("mobility-prediction", model=...)(records)`: a table with unknown cells in, a table of predictions out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import Pipeline
+
+from .decoding import BALANCED_DISTANCE_WEIGHT, SLOT_DECODERS, expected_values
+from .records import RECORD_COLUMNS, find_masked
+
+TASK = "mobility-prediction"
+NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history's are candidates too
+
+
+class MobilityPipeline(Pipeline):
+    """Predicts the asked-for records of any number of people, with the probability of each cell.
+
+    The day decoder, which chooses a day's cells together, is not here: it needs the package `stmoe_hf`.
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __call__(
+        self,
+        records: pd.DataFrame,
+        *,
+        top_k: int = 1,
+        decoder: str = "balanced",
+        distance_weight: float = BALANCED_DISTANCE_WEIGHT,
+        batch_size: int = 8,
+        city: str | None = None,
+        input_seq_length: int | None = None,
+    ) -> pd.DataFrame:
+        """Predict.
+
+        Args:
+            records: columns uid, d, t, x, y; x and y are 999 or missing in the records that are asked for. All other
+                records of a person are the history.
+            top_k: so many cells for each asked-for record, the best first.
+            decoder: mode, geobleu, dtw or balanced; orders the cells.
+            distance_weight: of the balanced decoder, per kilometre.
+            batch_size: people at a time.
+            city: which city of `model.config.cities` the records are of, for a model that was trained on several; by
+                default one that it was not trained on.
+            input_seq_length: so many records before the first asked-for one are the history; by default all. Networks
+                of the published regime take short ones only. Predictions are not fed back here, as they are there:
+                that is what `python -m stmoe_hf predict --predict_seq_length` does.
+
+        Returns:
+            Columns uid, d, t, rank (from 1), x, y, probability, in the order of uid, d, t, rank.
+
+        Raises:
+            ValueError: missing columns, an unknown decoder or city, or nothing that is asked for.
+        """
+        if decoder == "day":
+            raise ValueError(
+                f"the day decoder chooses a whole day at once, without probabilities of its cells; a pipeline has"
+                f" {', '.join(SLOT_DECODERS)}. With the package: python -m stmoe_hf predict --decoder day"
+            )
+        if decoder not in SLOT_DECODERS:
+            raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}")
+        if top_k < 1 or batch_size < 1:
+            raise ValueError(f"top_k ({top_k}) and batch_size ({batch_size}) must be at least 1")
+        cities = list(getattr(self.model.config, "cities", None) or [])
+        if city is not None and city not in cities:
+            raise ValueError(f"city is {city!r}; the cities of this model are {', '.join(cities) or 'not told apart'}")
+        people = self._people(records, input_seq_length)
+        parts = []
+        for first in range(0, len(people), batch_size):
+            inputs = self.preprocess(people[first : first + batch_size])
+            asked = inputs.pop("asked")
+            if city is not None:
+                inputs["city"] = torch.full((len(asked),), cities.index(city))
+            with torch.no_grad(), self.device_placement():
+                output = self._forward(self._ensure_tensor_on_device(inputs, self.device))
+            parts.append(self.postprocess({"asked": asked, "output": output}, top_k, decoder, distance_weight))
+        table = pd.concat(parts, ignore_index=True)
+        return table.sort_values(["uid", "d", "t", "rank"], ignore_index=True)
+
+    def predict_trajectory(self, history: Any, slots: Any, **options: Any) -> pd.DataFrame:
+        """Predict one person.
+
+        Args:
+            history: (d, t, x, y) of each record of the person's past: a list of them, or a table with these columns.
+            slots: (d, t) of each record to predict, likewise.
+            options: as of a call.
+
+        Returns:
+            Columns d, t, rank, x, y, probability.
+        """
+        history = pd.DataFrame(history, columns=["d", "t", "x", "y"])
+        records = pd.concat([history, pd.DataFrame(slots, columns=["d", "t"])]).assign(uid=0)
+        return self(records, **options).drop(columns="uid")
+
+    def _people(self, records: pd.DataFrame, history: int | None) -> list[pd.DataFrame]:
+        """The records of each person who is asked for, the shortest first, so that batches hold little padding.
+
+        They are in time order; with `history`, at most so many stand before the first asked-for one.
+        """
+        missing = [name for name in RECORD_COLUMNS if name not in records.columns]
+        if missing:
+            raise ValueError(f"the table lacks the columns {missing}; it needs uid, d, t, x, y")
+        people = [person for _, person in records.sort_values(["d", "t"]).groupby("uid") if self._asked(person).any()]
+        if history is not None:
+            people = [person.iloc[max(0, int(self._asked(person).argmax()) - history) :] for person in people]
+        if not people:
+            raise ValueError("no record is asked for: x and y must be 999 or missing where a cell is to be predicted")
+        return sorted(people, key=len)
+
+    def _asked(self, person: pd.DataFrame) -> np.ndarray:
+        x, y = (person[name].to_numpy(float, na_value=np.nan) for name in ("x", "y"))
+        return find_masked(x, y, self.processor.grid)[0]
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
+        return {}, {}, {}
+
+    def preprocess(self, people: Sequence[pd.DataFrame]) -> dict[str, Any]:
+        """People in time order -> batch of inputs, and the uid, d, t that each row asks for."""
+        asked = [person.loc[self._asked(person), ["uid", "d", "t"]] for person in people]
+        return {**self.processor(pd.concat(people)), "asked": asked}
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+        return self.model(**inputs, num_candidates=NUM_CANDIDATES)
+
+    def postprocess(self, outputs: dict[str, Any], top_k: int, decoder: str, distance_weight: float) -> pd.DataFrame:
+        """The table of a batch."""
+        probabilities, candidates = outputs["output"].logits.float().exp().cpu(), outputs["output"].candidates.cpu()
+        if not getattr(self.model.config, "cell_head", True):
+            # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
+            nothing_known = torch.isneginf(outputs["output"].history).all(-1).all(-1).cpu()
+            candidates[nothing_known] = -1
+            candidates[nothing_known, 0] = self.processor.grid.centre
+        values = expected_values(probabilities, candidates, self.processor.grid, decoder, distance_weight)
+        best = values.topk(min(top_k, values.shape[-1]), dim=-1)
+        tables = []
+        for row, asked in enumerate(outputs["asked"]):
+            count, ranks = len(asked), best.indices.shape[-1]
+            chosen = best.indices[row, :count]
+            x, y = self.processor.cells_to_xy(candidates[row][chosen].numpy())
+            table = asked.loc[asked.index.repeat(ranks)].reset_index(drop=True)
+            table["rank"] = np.tile(np.arange(1, ranks + 1), count)
+            table["x"], table["y"] = x.ravel(), y.ravel()
+            table["probability"] = probabilities[row, :count].gather(1, chosen).numpy().ravel()
+            tables.append(table[np.isfinite(best.values[row, :count].numpy().ravel())])
+        return pd.concat(tables)
+
+
+__all__ = ["TASK", "MobilityPipeline"]

@@ -1,0 +1,106 @@
+"""A training run: open the city, split it, train, predict what was held out, score it, write it all down.
+
+`stmoe train --city A --data_dir DIR`, or `accelerate launch train_hf.py` with the same arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import pandas as pd
+from transformers import set_seed
+
+from ..evaluation.evaluate import baseline_scores, predicted_records, results_table
+from .arguments import DataArguments, ModelArguments, RunArguments
+from .build import build_model, find_config
+from .command_line import parse_arguments
+from .run_data import RunData, open_run_data
+from .run_folder import RunFolder
+from .trainer import MobilityTrainer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command: arguments in, exit status out; what goes wrong is said in one line."""
+    # Of several processes the first one speaks; of the others only what went wrong in them is heard.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        run(*parse_arguments(sys.argv[1:] if argv is None else argv))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments) -> dict[str, Any]:
+    """Train, predict and score; everything a repetition needs is written to `args.output_dir`.
+
+    Returns:
+        The results, as in `all_results.json`.
+
+    Raises:
+        ValueError, OSError: with what is wrong, where, and what to do.
+    """
+    folder = RunFolder(args.output_dir or "")
+    checkpoint = folder.checkpoint_to_resume(args)
+    if checkpoint is not None:
+        folder.refuse_other_arguments(model_args, data_args, args)
+    config = find_config(model_args, data_args, args)
+    set_seed(args.seed)
+    data = open_run_data(model_args, data_args, args, config)
+    if data.validation is None:
+        args.keep_last_checkpoint()
+    model = build_model(model_args, args, data)
+    trainer = MobilityTrainer(
+        model=model,
+        args=args,
+        settings=args.prediction_settings(data_args),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        processor=data.processor,
+    )
+    if trainer.is_world_process_zero():
+        folder.begin(model_args, data_args, args, data)
+    results = _about(data, args) | {"parameters": model.num_parameters()}
+    if args.trains:
+        results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
+    trainer.save_model()
+    trainer.save_state()
+    predicted = _predict(trainer, data, results)
+    # From here on no process waits for another.
+    if trainer.is_world_process_zero():
+        if len(data.test):
+            results |= baseline_scores(data.test, progress=not args.disable_tqdm)
+        folder.finish(results, predicted)
+        if len(data.test):
+            print(results_table(results))
+        print(f"\nThe model, its predictions and all results are in {folder.path}")
+    return results
+
+
+def _about(data: RunData, args: RunArguments) -> dict[str, Any]:
+    """What every figure of the results belongs to."""
+    city = data.city
+    return {
+        "city": city.name,
+        "edition": city.edition.name,
+        "cut_day": data.split.cut_day,
+        "seed": args.seed,
+        "decoder": args.decoder,
+    }
+
+
+def _predict(trainer: MobilityTrainer, data: RunData, results: dict[str, Any]) -> list[pd.DataFrame]:
+    """Predicted records of the held-out and of the masked users; the former's scores go into `results`."""
+    predicted = []
+    for windows, prefix in ((data.test, "test"), (data.masked, "masked")):
+        if len(windows):
+            outcome = trainer.predict(windows, metric_key_prefix=prefix)  # type: ignore[arg-type]
+            predicted.append(predicted_records(windows, outcome.predictions[0]))
+            if windows is data.test:
+                results |= outcome.metrics or {}
+    return predicted
