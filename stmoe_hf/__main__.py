@@ -16,6 +16,7 @@ COMMANDS = {
     "locate": "give records or predictions latitude, longitude and time: GeoJSON or csv",
     "predict": "predict the records that a file asks for with a saved model, and write a submission",
     "prepare": "read, check and store a city of any size, so that runs open it at once",
+    "report": "show a run or a forecast in one HTML file: maps, people, errors",
     "score": "score predicted records against the true ones: GEO-BLEU, DTW and accuracy",
     "synthesize": "write a generated city of any size in the format of an edition",
     "validate": "check a submission as the organisers do, and name the first wrong line of each kind",
