@@ -72,8 +72,8 @@ def record_errors(
     table["hit"] = (table["off_km"] == 0).astype(float)
     hour = table["t"] * 24 // calendar.num_slots
     kinds = {
-        "hour": pd.Categorical.from_codes(hour, [str(h) for h in range(24)]),
-        "weekday": pd.Categorical.from_codes(calendar.weekday(table["d"]), list(WEEKDAYS)),
+        "hour": _coded(hour.to_numpy(), [str(h) for h in range(24)]),
+        "weekday": _coded(calendar.weekday(table["d"]), list(WEEKDAYS)),
     }
     ahead = table["d"] - table["d"].min() + 1
     kinds["days ahead"] = pd.Categorical(ahead.astype(str), [str(day) for day in sorted(ahead.unique())])
@@ -81,7 +81,7 @@ def record_errors(
         place = homes(history, calendar)
         of_home = table[["uid", "x_true", "y_true"]].merge(place, how="left", on="uid")
         km = np.hypot(of_home["x_true"] - of_home["home_x"], of_home["y_true"] - of_home["home_y"]) * grid.cell_km
-        kinds["km from home"] = _binned(km.to_numpy(), KM_EDGES)
+        kinds["km from home"] = _binned(np.asarray(km), KM_EDGES)
         past = table["uid"].map(history.groupby("uid").size()).fillna(0).to_numpy()
         kinds["past records"] = _binned(past, HISTORY_EDGES)
         kinds["cell"] = _known_cells(table, history)
@@ -97,11 +97,13 @@ def _known_cells(table: pd.DataFrame, history: pd.DataFrame) -> pd.Categorical:
     return pd.Categorical(found["known"].fillna("new"), ["known", "new"])
 
 
+def _coded(codes: np.ndarray, labels: list[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, pd.Index(labels))
+
+
 def _binned(values: np.ndarray, edges: tuple[float, ...]) -> pd.Categorical:
     labels = [f"{low:g}-{high:g}" if np.isfinite(high) else f"over {low:g}" for low, high in itertools.pairwise(edges)]
-    return pd.Categorical.from_codes(
-        np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(labels) - 1), labels
-    )
+    return _coded(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(labels) - 1), labels)
 
 
 def by_kind(errors: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar, Grid
 from ..prediction.predict import window_records
 from .network import look_inside
-from .people import USERS, new_numbers
+from .people import new_numbers
 from .places import KEYS, Places, read_file, read_places
 
 logger = logging.getLogger(__name__)
@@ -217,11 +217,8 @@ def _of_probable(probable: pd.DataFrame, predicted: pd.DataFrame) -> Places:
 
 
 def _names(city: City) -> dict[int, str]:
-    file = city.source[0].parent / USERS
-    if not file.is_file():
-        return {}
-    users = pd.read_csv(file, dtype={"user": str})
-    return dict(zip(users["uid"].tolist(), users["user"].tolist(), strict=True))
+    users = city.users
+    return {} if users is None else dict(zip(users["uid"].tolist(), users["user"].tolist(), strict=True))
 
 
 def _about_run(run: dict[str, Any], results: dict[str, Any], city: City) -> dict[str, str]:

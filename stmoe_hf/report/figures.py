@@ -13,7 +13,7 @@ FORECAST, TRUTH, GREY = "#2f6fb0", "#c8641b", "#8a94a3"
 CHART_HEIGHT = 260
 
 
-def errors_chart(table: pd.DataFrame, title: str) -> go.Figure:
+def errors_chart(table: pd.DataFrame, title: str, ordered: bool = True) -> go.Figure:
     """Mean kilometres off and share of hits of each kind of record, with 95 % intervals; columns as of `by_kind`."""
     axis, measures = "y", (("off_km", "km off", FORECAST, "circle"), ("hit", "share of hits", TRUTH, "diamond"))
     figure = go.Figure()
@@ -34,7 +34,7 @@ def errors_chart(table: pd.DataFrame, title: str) -> go.Figure:
             hovertemplate=f"{title} %{{x}}: {shown} {label}<br>%{{customdata[0]:,}} records of %{{customdata[1]}}"
             " people<extra></extra>",
             name=label,
-            mode="markers+lines",
+            mode="markers+lines" if ordered else "markers",
             line={"width": 1.5, "color": colour},
             marker={"size": 6, "symbol": symbol, "color": colour},
             yaxis=axis,
@@ -49,7 +49,7 @@ def errors_chart(table: pd.DataFrame, title: str) -> go.Figure:
             "rangemode": "tozero",
             "tickformat": ".0%",
         },
-        xaxis={"type": "category", "title": {"text": title}},
+        xaxis={"type": "category", "title": {"text": title}, "tickangle": 0, "dtick": 1 + len(table) // 12},
     )
     return _sized(figure)
 
@@ -72,7 +72,7 @@ def calibration_chart(table: pd.DataFrame) -> go.Figure:
     )
     figure.update_layout(
         xaxis={"title": {"text": "probability of the most probable cell"}, "range": [0, 1], "tickformat": ".0%"},
-        yaxis={"title": {"text": "how often it is right"}, "range": [0, 1], "tickformat": ".0%"},
+        yaxis={"title": {"text": "how often it is right"}, "range": [0, 1.02], "tickformat": ".0%", "nticks": 5},
     )
     return _sized(figure)
 

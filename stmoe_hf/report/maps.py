@@ -14,7 +14,8 @@ from .errors import homes
 from .evidence import Evidence
 from .places import KEYS, Places
 
-MOST_SQUARES = 90  # along the longer side of a map: more cannot be told apart on a screen
+MOST_SQUARES = 60  # along the longer side of a map: more cannot be told apart on a screen
+OUTSIDE = 0.005  # share of the people on each side who may lie outside of a map, or a few would make it all too small
 MOST_PAST_CELLS = 150  # of a person, the most visited ones
 COVERED = 0.9  # a forecast whose named cells hold so much of the probability is drawn by its probabilities
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -25,7 +26,8 @@ def city_map(evidence: Evidence) -> dict[str, Any]:
 
     Returns:
         side (cells), x and y (middles of the columns and rows of squares: degrees, or cells), hours (label each),
-        forecast and truth (of each hour [squares], [people]; no truth: None), zmax, by_probability.
+        forecast and truth (of each hour [squares], [people]; no truth: None), zmax, by_probability, outside (share
+        of the slots that lie beyond the edges of the map).
     """
     grid, chances = evidence.grid, evidence.places.chances
     per_slot = chances["weight"].sum() / len(chances[KEYS].drop_duplicates())
@@ -33,13 +35,15 @@ def city_map(evidence: Evidence) -> dict[str, Any]:
     drawn = evidence.places if by_probability else Places(evidence.predicted.assign(weight=1.0))
     shown = [drawn.chances] + ([] if evidence.truth is None else [evidence.truth])
     x, y = (np.concatenate([table[name].to_numpy() for table in shown]) for name in ("x", "y"))
-    side = max(1, -(-(max(np.ptp(x), np.ptp(y)) + 1) // MOST_SQUARES))
+    (west, east), (south, north) = (np.quantile(v, [OUTSIDE, 1 - OUTSIDE]).astype(int) for v in (x, y))
+    outside = float(((x < west) | (x > east) | (y < south) | (y > north)).mean())
+    side = max(1, -(-(max(east - west, north - south) + 1) // MOST_SQUARES))
     areas = squares(grid, int(side))
     wide = -(-grid.width // side)
     hours = drawn.chances.assign(hour=drawn.chances["t"] * 24 // evidence.calendar.num_slots)[["d", "hour"]]
     hours = hours.drop_duplicates().sort_values(["d", "hour"], ignore_index=True)
-    columns = np.arange((x.min() - 1) // side, (x.max() - 1) // side + 1)
-    rows = np.arange((y.min() - 1) // side, (y.max() - 1) // side + 1)
+    columns = np.arange((west - 1) // side, (east - 1) // side + 1)
+    rows = np.arange((south - 1) // side, (north - 1) // side + 1)
     tables = {"forecast": drawn.chances}
     if evidence.truth is not None:
         tables["truth"] = evidence.truth.assign(weight=1.0)
@@ -48,8 +52,9 @@ def city_map(evidence: Evidence) -> dict[str, Any]:
     for name, table in tables.items():
         parts = presence(table, grid, evidence.calendar, areas)
         people = parts[parts["area"] > 0].groupby(["d", "hour", "area"], as_index=False)["weight"].sum()
-        square = people["area"] - 1
-        people["square"] = (square // wide - rows[0]) * len(columns) + square % wide - columns[0]
+        row, column = (people["area"] - 1) // wide - rows[0], (people["area"] - 1) % wide - columns[0]
+        people["square"] = row * len(columns) + column
+        people = people[row.between(0, len(rows) - 1) & column.between(0, len(columns) - 1)]
         highest = max(highest, float(people["weight"].quantile(0.999)))
         groups = dict(list(people.groupby(["d", "hour"])))
         counted[name] = [_sparse(groups.get((d, hour))) for d, hour in hours.to_numpy().tolist()]
@@ -61,6 +66,7 @@ def city_map(evidence: Evidence) -> dict[str, Any]:
         "hours": [f"{day_label(evidence, d)}, {hour}:00" for d, hour in hours.to_numpy().tolist()],
         "zmax": round(highest, 2),
         "by_probability": by_probability,
+        "outside": outside,
     }
 
 
@@ -134,7 +140,8 @@ def _past(evidence: Evidence, uid: int) -> tuple[list[list[float]], list[float] 
         return [], None
     counts = own.groupby(["x", "y"]).size().nlargest(MOST_PAST_CELLS)
     home = homes(own, evidence.calendar)[["home_x", "home_y"]].iloc[0].tolist()
-    past = [[*_point(evidence, x, y), int(count)] for (x, y), count in counts.items()]  # type: ignore[misc]
+    cells = counts.reset_index(name="records").to_numpy().tolist()
+    past = [[*_point(evidence, x, y), records] for x, y, records in cells]
     return past, _point(evidence, *home)
 
 

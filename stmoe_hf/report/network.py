@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 from ..data.city import City, city_id
 from ..data.windows import PredictionWindows, WindowShape
+from ..model.decoding import temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import CELL, DAY_OFF, SLOT
 from .places import KEYS
@@ -45,13 +46,14 @@ def look_inside(
     if not len(windows):
         return None, None
     asks_routers = {"output_router_logits": True} if getattr(model.config, "num_experts", 0) else {}
-    tables, loads, done = [], {}, 0
+    tables, done = [], 0
+    loads: dict[str, np.ndarray] = {}
     loader: DataLoader = DataLoader(windows, batch_size=BATCH, collate_fn=processor.pad)  # type: ignore[arg-type]
     for batch in loader:
         output = model(**{**batch, "labels": None}, num_candidates=CANDIDATES, **asks_routers)
+        told = temper(output.logits, output.candidates, city.grid.num_cells, getattr(model.config, "temperature", 1.0))
         tables += [
-            _probable(windows, done + row, output.logits[row].exp(), output.candidates[row])
-            for row in range(len(batch["inputs"]))
+            _probable(windows, done + row, told[row], output.candidates[row]) for row in range(len(batch["inputs"]))
         ]
         done += len(batch["inputs"])
         routers = getattr(output, "router_logits", None)

@@ -29,7 +29,7 @@ const drawCharts = () => {
 
 const mapLayout = (height) => ({
   height: height, margin: { l: 52, r: 8, t: 8, b: 40 }, dragmode: false, hovermode: "closest",
-  xaxis: { title: { text: told.axes[0] }, constrain: "domain", nticks: 5, zeroline: false },
+  xaxis: { title: { text: told.axes[0] }, nticks: 5, zeroline: false },
   yaxis: { title: { text: told.axes[1] }, scaleanchor: "x", scaleratio: told.aspect, nticks: 5, zeroline: false },
 });
 
@@ -67,6 +67,7 @@ const drawCity = () => {
     };
     const layout = mapLayout(410);
     layout.margin.b = 84;
+    layout.xaxis.constrain = layout.yaxis.constrain = "domain";
     layout.xaxis.range = [told.map.x[0], told.map.x[told.map.x.length - 1]];
     layout.yaxis.range = [told.map.y[0], told.map.y[told.map.y.length - 1]];
     Plotly.react("map-" + name, [trace], themed(layout), quiet);
@@ -79,10 +80,10 @@ const clock = (hour) => {
   return String(Math.floor(minutes / 60)).padStart(2, "0") + ":" + String(minutes % 60).padStart(2, "0");
 };
 const kilometres = (a, b) => Math.hypot((a[0] - b[0]) * told.unit_km[0], (a[1] - b[1]) * told.unit_km[1]);
-const path = (points, name, symbol, dash) => ({
+const path = (points, name, symbol, width) => ({
   x: points.map((p) => p[0]), y: points.map((p) => p[1]), text: points.map((p) => p[2]), name: name,
-  mode: "lines+markers", line: { color: colour(name), width: 2, dash: dash },
-  marker: { color: colour(name), size: points.map((p) => p[3] || 8), symbol: symbol, opacity: 0.9 },
+  mode: "lines+markers", line: { color: colour(name), width: width },
+  marker: { color: colour(name), size: points.map((p) => p[3] || 7), symbol: symbol },
   hovertemplate: name + " %{text}<extra></extra>",
 });
 const drawPerson = () => {
@@ -91,7 +92,7 @@ const drawPerson = () => {
   const known = day.records.filter((r) => r[4] !== null);
   const ours = day.records.map((r) =>
     [r[1], r[2], clock(r[0]) + (r[3] === null ? "" : ", probability " + Math.round(100 * r[3]) + " %") +
-      (r[6] === null ? "" : ", " + r[6] + " km off"), r[3] === null ? 8 : 5 + 12 * r[3]]);
+      (r[6] === null ? "" : ", " + r[6] + " km off"), r[3] === null ? 13 : 9 + 12 * r[3]]);
   const truth = known.map((r) => [r[4], r[5], clock(r[0])]);
   const others = day.records.flatMap((r) =>
     r[7].map((o) => [o[0], o[1], clock(r[0]) + ", probability " + Math.round(100 * o[2]) + " %", 4 + 12 * o[2]]));
@@ -99,14 +100,14 @@ const drawPerson = () => {
   if (person.past.length) traces.push({
     x: person.past.map((p) => p[0]), y: person.past.map((p) => p[1]), customdata: person.past.map((p) => p[2]),
     mode: "markers", name: "earlier days", hovertemplate: "%{customdata} earlier records<extra></extra>",
-    marker: { color: colour("grey"), size: person.past.map((p) => 3 + 1.6 * Math.sqrt(p[2])), opacity: 0.35 },
+    marker: { color: colour("grey"), size: person.past.map((p) => 4 + 1.6 * Math.sqrt(p[2])), opacity: 0.5 },
   });
   if (others.length) {
-    const trace = path(others, "forecast", "circle-open");
+    const trace = path(others, "forecast", "circle-open", 1);
     traces.push({ ...trace, mode: "markers", name: "other cells that were probable", opacity: 0.45 });
   }
-  traces.push(path(ours, "forecast", "circle", "dot"));
-  if (truth.length) traces.push(path(truth, "truth", "diamond"));
+  traces.push(path(ours, "forecast", "circle", 5));
+  if (truth.length) traces.push(path(truth, "truth", "diamond", 1.5));
   if (person.home) traces.push({
     x: [person.home[0]], y: [person.home[1]], mode: "markers+text", text: ["home"], textposition: "top center",
     showlegend: false, hovertemplate: "where they mostly were at night<extra></extra>",
@@ -124,13 +125,13 @@ const drawPerson = () => {
   layout.margin.t = 56;
   Plotly.react("person-map", traces, themed(layout), quiet);
   const from = person.home || ours[0];
-  const line = (points, hours, name, dash, symbol) => ({
+  const line = (points, hours, name, width, symbol) => ({
     x: hours, y: points.map((p) => kilometres(p, from)), name: name, mode: "lines+markers",
-    line: { color: colour(name), width: 2, dash: dash }, marker: { color: colour(name), size: 7, symbol: symbol },
+    line: { color: colour(name), width: width }, marker: { color: colour(name), size: width + 5, symbol: symbol },
     text: points.map((p) => p[2]), hovertemplate: name + " %{text}: %{y:.1f} km<extra></extra>",
   });
-  const lines = [line(ours, day.records.map((r) => r[0]), "forecast", "dot", "circle")];
-  if (truth.length) lines.push(line(truth, known.map((r) => r[0]), "truth", "solid", "diamond"));
+  const lines = [line(ours, day.records.map((r) => r[0]), "forecast", 5, "circle")];
+  if (truth.length) lines.push(line(truth, known.map((r) => r[0]), "truth", 1.5, "diamond"));
   const away = person.home ? "km from home" : "km from the first cell";
   Plotly.react("person-time", lines, themed({
     height: 480, margin: { l: 52, r: 8, t: 56, b: 40 }, legend: layout.legend, dragmode: false,

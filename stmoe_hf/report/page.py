@@ -23,6 +23,14 @@ from .maps import aspect, axis_titles, city_map, person_data, unit_km
 MOST_BYTES = 15_000_000
 MOST_PEOPLE = 200  # whose days a page holds; the best, median and worst are always among them
 OWN = "this forecast"
+KINDS = {
+    "hour": "By hour",
+    "weekday": "By weekday",
+    "days ahead": "By days ahead",
+    "km from home": "By distance from home",
+    "past records": "By number of past records",
+    "cell": "New against known cells",
+}
 COLUMNS = [
     ("humob2024", "geobleu", "GEO-BLEU 2024", 4),
     ("humob2024", "dtw", "DTW km 2024", 2),
@@ -93,8 +101,11 @@ def _page(evidence: Evidence, most_people: int, script: str) -> str:
     sections: list[tuple[str, str, list[tuple[str, Any]]]] = []  # title, text before, charts
     if evidence.truth is not None:
         errors = record_errors(evidence.predicted, evidence.truth, evidence.history, evidence.grid, evidence.calendar)
-        kinds = ["hour", "weekday", "days ahead", "km from home", "past records", "cell"]
-        charts = [(f"By {kind}", errors_chart(by_kind(errors, kind), kind)) for kind in kinds if kind in errors]
+        charts = [
+            (title, errors_chart(by_kind(errors, kind), kind, kind != "cell"))
+            for kind, title in KINDS.items()
+            if kind in errors
+        ]
         off, hit = errors["off_km"], errors["hit"].mean()
         text = (
             f"Mean distance between forecast and true cell: {off.mean():.2f} km (median {off.median():.2f}); the right"
@@ -111,7 +122,7 @@ def _page(evidence: Evidence, most_people: int, script: str) -> str:
     if evidence.log and (charts := training_charts(evidence.log)):
         sections.append(("Training", "", charts))
     people, picker = _people(evidence, scores, most_people)
-    told = {
+    told: dict[str, Any] = {
         "axes": axis_titles(evidence),
         "aspect": aspect(evidence),
         "unit_km": unit_km(evidence),
@@ -185,7 +196,8 @@ def _city_section(evidence: Evidence, drawn: dict[str, Any]) -> str:
     busiest = int(np.argmax([sum(people) for _, people in (drawn["truth"] or drawn["forecast"])]))
     return (
         f'<h2>The city</h2>\n<p class="faint">People by square of {size:g} km and hour, {how}; where both are known'
-        " only the slots in which somebody was seen are counted.</p>\n"
+        f" only the slots in which somebody was seen are counted. {drawn['outside']:.1%} of the slots lie beyond the"
+        " edges of the maps.</p>\n"
         '<div class="bar"><button id="hour-back" aria-label="an hour back">&#8249;</button>'
         f'<input type="range" id="hour" min="0" max="{len(drawn["hours"]) - 1}" value="{busiest}" aria-label="hour">'
         '<button id="hour-on" aria-label="an hour on">&#8250;</button><output id="hour-label"></output></div>\n'
@@ -218,7 +230,7 @@ def _people(evidence: Evidence, scores: dict[str, dict[str, Scores]], most: int)
         f'<div class="bar"><select id="person" aria-label="person">{groups}</select>'
         '<button id="day-back" aria-label="a day back">&#8249;</button><select id="day" aria-label="day"></select>'
         '<button id="day-on" aria-label="a day on">&#8250;</button></div>\n'
-        '<div class="charts"><div><div id="person-map"></div></div><div><div id="person-time"></div></div></div>'
+        '<div class="pair"><div><div id="person-map"></div></div><div><div id="person-time"></div></div></div>'
     )
     return [person_data(evidence, uid) for uid in uids], text
 
