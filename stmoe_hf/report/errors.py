@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ def record_errors(
     return table.assign(**kinds)
 
 
-def _known_cells(table: pd.DataFrame, history: pd.DataFrame) -> pd.Categorical:
+def _known_cells(table: pd.DataFrame, history: pd.DataFrame) -> Any:
     """Whether the person had been in the true cell before."""
     cells = history[["uid", "x", "y"]].drop_duplicates().assign(known="known")
     found = table[["uid", "x_true", "y_true"]].merge(
@@ -97,11 +98,11 @@ def _known_cells(table: pd.DataFrame, history: pd.DataFrame) -> pd.Categorical:
     return pd.Categorical(found["known"].fillna("new"), ["known", "new"])
 
 
-def _coded(codes: np.ndarray, labels: list[str]) -> pd.Categorical:
+def _coded(codes: np.ndarray, labels: list[str]) -> Any:
     return pd.Categorical.from_codes(codes, pd.Index(labels))
 
 
-def _binned(values: np.ndarray, edges: tuple[float, ...]) -> pd.Categorical:
+def _binned(values: np.ndarray, edges: tuple[float, ...]) -> Any:
     labels = [f"{low:g}-{high:g}" if np.isfinite(high) else f"over {low:g}" for low, high in itertools.pairwise(edges)]
     return _coded(np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(labels) - 1), labels)
 
