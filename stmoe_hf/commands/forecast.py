@@ -40,7 +40,7 @@ def source_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """`data` and keywords of `open_source` that the command line gives."""
     if sum(bool(choice) for choice in (args.points, args.data_path, args.city)) != 1:
         raise DataError("say where the past is: one of --points FILE, --data_path FILE, or --city NAME --data_dir DIR")
-    names = ("timezone", "times_in", "align", "cell_km", "slot_minutes")
+    names: tuple[str, ...] = ("timezone", "times_in", "align", "cell_km", "slot_minutes")
     if not args.points:
         if given := [name for name in names if getattr(args, name) is not None]:
             raise DataError(f"--{given[0]} is said of points: give --points, or leave it out")

@@ -231,25 +231,27 @@ class PredictionWindows(Dataset):
         self,
         city: City,
         rows: np.ndarray,
-        cut_day: int,
+        cut_day: int | np.ndarray,
         shape: WindowShape,
         processor: MobilityProcessor,
         masked: bool = False,
         city_id: int | None = None,
     ):
-        self.city, self.cut_day, self.shape, self.processor, self.masked = city, cut_day, shape, processor, masked
+        self.city, self.shape, self.processor, self.masked = city, shape, processor, masked
         self.city_id = city_id
+        self.cut_days = np.broadcast_to(cut_day, len(city))
+        """[people of the city] the first day that is predicted."""
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         if masked:
             asked = city.masked_counts[rows]
         else:
-            end = cut_day + shape.horizon_days
-            asked = city.records_before(rows, end) - city.records_before(rows, cut_day)
+            cut = self.cut_days[rows]
+            asked = city.records_before(rows, cut + shape.horizon_days) - city.records_before(rows, cut)
         self.rows = rows[asked > 0]
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""
-        nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= cut_day
+        nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= self.cut_days
         self.without_history = self.rows[nothing_known[self.rows]]
         """Rows of users who are to be predicted and of whom no earlier record is known."""
 
@@ -269,7 +271,8 @@ class PredictionWindows(Dataset):
         person = self.city.trajectory(row)
         if self.masked:
             return np.flatnonzero(person.cell == self.city.grid.mask_id)
-        first, end = np.searchsorted(person.day, [self.cut_day, self.cut_day + self.shape.horizon_days])
+        cut = int(self.cut_days[row])
+        first, end = np.searchsorted(person.day, [cut, cut + self.shape.horizon_days])
         return np.arange(first, end)
 
     def asked_for(self, window: int) -> dict[str, np.ndarray]:

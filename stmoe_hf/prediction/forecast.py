@@ -124,6 +124,7 @@ class Forecaster:
         self.model, self.city, self.settings, self.until = model.eval(), city, settings, until
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
+        self.temperature = float(getattr(model.config, "temperature", 1.0))  # type: ignore[arg-type]
 
     def answers(self, questions: Sequence[Asked]) -> Iterator[Answer]:
         """The answers, in the order of the questions; memory does not grow with their number."""
@@ -186,7 +187,7 @@ class Forecaster:
         """The chosen cells and their probabilities."""
         grid, settings = self.city.grid, self.settings
         probabilities = output.logits.exp()
-        told = temper(output.logits, output.candidates, grid.num_cells, self.model.config.temperature)
+        told = temper(output.logits, output.candidates, grid.num_cells, self.temperature)
         nothing_known = torch.isneginf(output.history).all(-1)  # [B, Q]
         if settings.chosen_by == "day":
             chosen = decode_days(probabilities, output.candidates, output.history, inputs, exists, grid)[..., None]
