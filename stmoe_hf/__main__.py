@@ -7,6 +7,7 @@ import sys
 
 # Command -> what it does. Each is a module of stmoe_hf.commands, imported only when it is called.
 COMMANDS = {
+    "app": "try one's own file in the browser: forecast, map, backtest, download",
     "backtest": "forecast the last days of people's past and score it beside counting: how far to trust a forecast",
     "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     "crowds": "count how many people will be where, hour by hour, with nobody recognisable in it",

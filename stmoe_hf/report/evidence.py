@@ -15,13 +15,14 @@ from ..data.city import City, CitySource, find_city, open_city
 from ..data.errors import DataError
 from ..data.geography import Place
 from ..data.windows import PredictionWindows, WindowShape
+from ..evaluation.backtest import Backtest
 from ..evaluation.baselines import BASELINES, predict_person
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar, Grid
 from ..prediction.predict import window_records
 from .network import look_inside
 from .people import new_numbers
-from .places import KEYS, Places, read_file, read_places
+from .places import KEYS, Places, as_places, read_file, read_places
 
 logger = logging.getLogger(__name__)
 RUN, RESULTS, PREDICTIONS, STATE = "run.json", "all_results.json", "predictions.csv.gz", "trainer_state.json"
@@ -160,10 +161,51 @@ def of_files(
     return replace(evidence, about=about | {"truth": Path(file).name}, masked_people=0)
 
 
+def of_backtest(city: City, found: Backtest, title: str | None = None) -> Evidence:
+    """What a backtest tells: the last days of people's past, forecast and true, and what counting says of them."""
+    records = found.records
+    systems = [str(name).removeprefix("x_") for name in records.columns if str(name).startswith("x_")]
+
+    def of_system(name: str) -> pd.DataFrame:
+        return records[KEYS].assign(x=records[f"x_{name}"], y=records[f"y_{name}"])
+
+    predicted = of_system("forecast")
+    first = records.groupby("uid")["d"].min()
+    people = np.flatnonzero(np.isin(city.uids, first.index))
+    past = _all_records(city, people)
+    return Evidence(
+        title or f"City {city.name}: the last {found.days} days, forecast from the days before",
+        city.grid,
+        city.calendar,
+        city.place,
+        predicted.assign(probability=np.nan),
+        Places(predicted.assign(weight=1.0)),
+        records[RECORDS],
+        past[past["d"] < past["uid"].map(first)],
+        {name: of_system(name) for name in systems if name != "forecast"},
+        {"backtest": f"the last {found.days} days of each person's past, when they were seen not being told"},
+        names=_names(city),
+    )
+
+
+def of_forecast(city: City, table: pd.DataFrame, title: str) -> Evidence:
+    """What a forecast of days that no file has tells, beside the history of the people.
+
+    Args:
+        city: with the history.
+        table: of `stmoe_hf.prediction.forecast.forecast`.
+    """
+    places = as_places(table, city.grid, city.calendar)
+    people = np.flatnonzero(np.isin(city.uids, table["uid"].unique()))
+    past = _all_records(city, people)
+    evidence = Evidence(title, city.grid, city.calendar, city.place, places.best(), places, names=_names(city))
+    return replace(evidence, history=past if len(past) else None)
+
+
 def _with_city(title: str, city: City, places: Places, rows: np.ndarray, shape: WindowShape | None) -> Evidence:
     """With the truth of the forecast's slots, the history, the baselines and the names of people of the city."""
     first = int(places.chances["d"].min())
-    records = pd.concat([_records(city, row) for row in rows], ignore_index=True) if len(rows) else None
+    records = _all_records(city, rows) if len(rows) else None
     truth = history = None
     baselines: dict[str, pd.DataFrame] = {}
     if records is not None:
@@ -187,6 +229,11 @@ def _with_city(title: str, city: City, places: Places, rows: np.ndarray, shape: 
         baselines,
         names=_names(city),
     )
+
+
+def _all_records(city: City, rows: np.ndarray) -> pd.DataFrame:
+    """The records of some people whose cells are known."""
+    return pd.concat([_records(city, row) for row in rows.tolist()], ignore_index=True)
 
 
 def _records(city: City, row: int) -> pd.DataFrame:

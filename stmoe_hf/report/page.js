@@ -45,6 +45,10 @@ const difference = (ours, theirs) =>
     if (value === null && theirs[j][i] === null) return null;
     return Math.round(100 * ((value || 0) - (theirs[j][i] || 0))) / 100;
   }));
+const edges = (middles) => {
+  const half = middles.length > 1 ? (middles[1] - middles[0]) / 2 : 1;
+  return [middles[0] - half, middles[middles.length - 1] + half];
+};
 const drawCity = () => {
   const hour = Number(element("hour").value);
   element("hour-label").textContent = told.map.hours[hour];
@@ -68,8 +72,8 @@ const drawCity = () => {
     const layout = mapLayout(410);
     layout.margin.b = 84;
     layout.xaxis.constrain = layout.yaxis.constrain = "domain";
-    layout.xaxis.range = [told.map.x[0], told.map.x[told.map.x.length - 1]];
-    layout.yaxis.range = [told.map.y[0], told.map.y[told.map.y.length - 1]];
+    layout.xaxis.range = edges(told.map.x);
+    layout.yaxis.range = edges(told.map.y);
     Plotly.react("map-" + name, [trace], themed(layout), quiet);
   }
 };

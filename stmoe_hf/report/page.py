@@ -193,15 +193,16 @@ def _city_section(evidence: Evidence, drawn: dict[str, Any]) -> str:
     maps = "".join(f'<div><h3>{name.capitalize()}</h3><div id="map-{name}"></div></div>' for name in names)
     size = drawn["side"] * evidence.grid.cell_km
     how = "expected from the probabilities" if drawn["by_probability"] else "each in the one cell that was forecast"
+    kind = "pair" if len(names) == 1 else "charts"
+    seen = "" if drawn["truth"] is None else " Only the slots in which somebody was seen are counted."
     busiest = int(np.argmax([sum(people) for _, people in (drawn["truth"] or drawn["forecast"])]))
     return (
-        f'<h2>The city</h2>\n<p class="faint">People by square of {size:g} km and hour, {how}; where both are known'
-        f" only the slots in which somebody was seen are counted. {drawn['outside']:.1%} of the slots lie beyond the"
-        " edges of the maps.</p>\n"
+        f'<h2>The city</h2>\n<p class="faint">People by square of {size:g} km and hour, {how}.{seen}'
+        f" {drawn['outside']:.1%} of the slots lie beyond the edges.</p>\n"
         '<div class="bar"><button id="hour-back" aria-label="an hour back">&#8249;</button>'
         f'<input type="range" id="hour" min="0" max="{len(drawn["hours"]) - 1}" value="{busiest}" aria-label="hour">'
         '<button id="hour-on" aria-label="an hour on">&#8250;</button><output id="hour-label"></output></div>\n'
-        f'<div class="charts">{maps}</div>'
+        f'<div class="{kind}">{maps}</div>'
     )
 
 
