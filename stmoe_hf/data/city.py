@@ -195,7 +195,6 @@ def open_city(
     *,
     path: str | Path | None = None,
     edition: str | None = None,
-    grid: Grid | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
     check: Callable[[Grid, Calendar], None] | None = None,
@@ -204,9 +203,9 @@ def open_city(
 
     Args:
         city, data_dir: name of the city and folder of its file; or
-        path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said).
+        path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said). A
+            `city.json` beside the records says their grid and calendar; else the grid is 200 x 200 cells of 500 m.
         edition: humob2023, humob2024 or humob2025; by default told from the file's name.
-        grid: of the cells; by default that of a `city.json` beside the records, else 200 x 200 cells of 500 m.
         cache_dir: where prepared cities are kept; by default in the cache of `datasets`.
         progress: show a bar while a city is prepared.
         check: called with grid and calendar before any record is read; may raise.
@@ -215,7 +214,7 @@ def open_city(
         DataError: naming file and line of what is wrong. FileNotFoundError: naming the folder and the accepted names.
     """
     source = find_city(city, data_dir, path=path, edition=edition)
-    grid, calendar = grid or source.grid, source.edition.calendar
+    grid, calendar = source.grid, source.edition.calendar
     files = part_files(source.path)
     if check is not None:
         check(grid, calendar)
