@@ -160,7 +160,7 @@ from datasets import load_dataset
 records = load_dataset("NAME_OR_FOLDER", split="train")
 ```
 
-With `stmoe_hf`: `python train_hf.py --data_path FOLDER`.
+With `stmoe_hf`: `stmoe train --data_path FOLDER`.
 
 ## Licence
 

@@ -401,4 +401,7 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
     return _logsumexp(torch.stack([a, b], dim=-1))
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+STMoEBertForMobility.register_for_auto_class("AutoModel")
+
 __all__ = ["STMoEBertForMobility", "STMoEBertModel", "STMoEBertPreTrainedModel"]
