@@ -67,6 +67,7 @@ def test_what_is_public_is_there_and_nothing_else_is():
     for name in stmoe_hf.__all__:
         if name != "forecast":
             assert getattr(stmoe_hf, name) is not None
+    assert stmoe_hf.metrics.METRIC
     assert {*stmoe_hf.__all__} <= {*dir(stmoe_hf)}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = stmoe_hf.nothing

@@ -9,7 +9,9 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 
+from ..model.records import MASKED, has_cell_999
 from ..model.spacetime import Calendar, Grid
 from .description import DESCRIPTION, describe
 from .editions import Edition, find_file, get_edition
@@ -67,6 +69,34 @@ class City:
 
     def __len__(self) -> int:
         return len(self.uids)
+
+    def __repr__(self) -> str:
+        grid, calendar = self.grid, self.calendar
+        return (
+            f"City({self.name!r}, {self.edition.name}: {len(self):,} people, {self.num_records:,} records"
+            f" ({self.num_masked:,} masked), days {calendar.first_day}..{calendar.last_day} of {calendar.num_slots}"
+            f" slots, {grid.width} x {grid.height} cells of {grid.cell_km:g} km)"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All records, by user, day and slot: columns uid, d, t, x, y; x and y are 999 where a cell is asked for.
+
+        Raises:
+            DataError: a masked cell, shown as 999, would be a cell of so large a grid.
+        """
+        if self.num_masked and has_cell_999(self.grid):
+            raise DataError(
+                f"city {self.name} has masked records, which a grid of {MASKED} cells and more cannot show"
+            )
+        people = [self.trajectory(row) for row in range(len(self))]
+        day, slot, cell = (
+            np.concatenate([np.empty(0, np.int64), *(getattr(person, name) for person in people)])
+            for name in ("day", "slot", "cell")
+        )
+        x, y = self.grid.xy(cell)
+        masked = cell == self.grid.mask_id
+        x[masked] = y[masked] = MASKED
+        return pd.DataFrame({"uid": np.repeat(self.uids, self.lengths), "d": day, "t": slot, "x": x, "y": y})
 
     @property
     def key(self) -> str:
