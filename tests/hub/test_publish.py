@@ -201,6 +201,10 @@ def test_the_card_is_written_from_the_run(finished, exported):
     for setting in ("max_users 9", "min_horizon_days 3", "distance_weight 0.02", "num_candidates 64", "type cosine"):
         assert f"{setting} " in _command(record, "B") and f"{setting} " not in command, setting
     assert "min_history_days" not in _command(record, "B")  # as it always is
+    now = _command(record, "B")
+    record["data"]["eval_fraction"] = record["data"].pop("test_fraction")  # as it was called earlier
+    record["training"]["eval_users"] = record["training"].pop("validation_users")
+    assert sorted(_command(record, "B").split(" --")) == sorted(now.split(" --"))
     words = ("re-identify", "License", "Licence", "Citation", "2410.14099", "humob2024", "4 held-out users", "Seed 42")
     for word in words:
         assert word.lower() in text.lower(), word

@@ -220,10 +220,16 @@ def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, 
 def test_a_run_is_not_resumed_with_another_model_or_other_data(finished, data, tmp_path, capsys):
     folder = tmp_path / "cityB"
     shutil.copytree(finished, folder)
-    options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--hidden_size", "32", "--cut_day", "50")
+    # A record of before some arguments got other names.
+    record = json.loads((folder / "run.json").read_text())
+    record["training"]["eval_users"] = record["training"].pop("validation_users")
+    record["data"]["eval_fraction"] = record["data"].pop("test_fraction")
+    (folder / "run.json").write_text(json.dumps(record))
+    options = arguments(data, folder, "--resume", "--eval_fraction", "0.3", "--hidden_size", "32", "--cut_day", "50")
     assert main(options) == 1
     said = capsys.readouterr().err
     assert "hidden_size was 16 and is 32" in said and "cut_day was None and is 50" in said
+    assert "test_fraction was 0.4 and is 0.3" in said
     # Seed and number decide who is held out and evaluated.
     options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--seed", "7", "--eval_users", "3")
     assert main(options) == 1
