@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .model.pipeline_stmoe_bert import MobilityPipeline
     from .model.processing_stmoe_bert import MobilityProcessor
     from .model.spacetime import Calendar, Grid
-    from .prediction.forecast import forecast  # type: ignore[import-not-found]
+    from .prediction.forecast import forecast
     from .prediction.predict_city import predict
     from .training.train import train
 

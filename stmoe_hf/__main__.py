@@ -15,7 +15,7 @@ from . import __version__, commands
 # it is called, and shown as soon as it is there.
 GROUPS = {
     "forecast and predict": {
-        "forecast": "say where people will be on days to come, with the weights of the package",
+        "forecast": "say where people will be in the days to come, from records or GPS points",
         "predict": "predict the records that a file asks for with a saved model: a submission",
         "locate": "give records or predictions latitude, longitude and time: GeoJSON or csv",
     },
@@ -31,7 +31,7 @@ GROUPS = {
     },
     "scores": {
         "score": "score predicted records against the true ones: GEO-BLEU, DTW and accuracy",
-        "backtest": "cut the last days off, forecast them, and score beside the baselines",
+        "backtest": "forecast the last days of people's past and score it beside counting",
         "validate": "check a submission as the organisers do; the first wrong line of each kind",
     },
     "look": {

@@ -65,8 +65,7 @@ def test_the_package_and_its_help_import_neither_torch_nor_transformers():
 
 def test_what_is_public_is_there_and_nothing_else_is():
     for name in stmoe_hf.__all__:
-        if name != "forecast":
-            assert getattr(stmoe_hf, name) is not None
+        assert getattr(stmoe_hf, name) is not None
     assert stmoe_hf.metrics.METRIC
     assert {*stmoe_hf.__all__} <= {*dir(stmoe_hf)}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

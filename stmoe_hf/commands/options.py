@@ -1,4 +1,4 @@
-"""The options that commands share, each declared once."""
+"""The options that commands share, each declared once: for a parser, or a group of one."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,10 @@ if TYPE_CHECKING:
     from ..data.city import City
 
 EDITION_NAMES = "humob2023, humob2024 or humob2025"
-BATCH_SIZE = 8
+OWN_WEIGHTS = "folder of a run, or Hub id; unset: the weights that come with the package"
 
 
-def add_city_options(parser: argparse.ArgumentParser, *also_cache_dir: str) -> None:
+def add_city_options(parser: argparse._ActionsContainer, *also_cache_dir: str) -> None:
     """--city with --data_dir, or --data_path; --edition and --cache_dir, with other names of this one."""
     parser.add_argument("--city", help="city, by its name in the files")
     parser.add_argument("--data_dir", help="folder with the files of the city")
@@ -24,20 +24,20 @@ def add_city_options(parser: argparse.ArgumentParser, *also_cache_dir: str) -> N
     )
 
 
-def add_data_path(parser: argparse.ArgumentParser, text: str, *also: str, required: bool = False) -> None:
+def add_data_path(parser: argparse._ActionsContainer, text: str, *also: str, required: bool = False) -> None:
     """--data_path; `also` are other names that are accepted."""
     parser.add_argument("--data_path", *also, dest="data_path", metavar="PATH", required=required, help=text)
 
 
 def add_model(
-    parser: argparse.ArgumentParser, text: str = "folder of a run, or Hub id", required: bool = True
+    parser: argparse._ActionsContainer, text: str = "folder of a run, or Hub id", required: bool = True
 ) -> None:
     parser.add_argument("--model", "--model_path", dest="model", metavar="MODEL", required=required, help=text)
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """--batch_size and --device."""
-    parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help=f"users at a time ({BATCH_SIZE})")
+def add_device(parser: argparse._ActionsContainer, people: int = 8) -> None:
+    """--batch_size, by default so many, and --device."""
+    parser.add_argument("--batch_size", type=int, default=people, help=f"most people at a time (default {people})")
     parser.add_argument("--device", help="cpu, cuda, ...; unset: a GPU if there is one")
 
 

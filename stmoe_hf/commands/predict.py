@@ -6,11 +6,11 @@ from pathlib import Path
 from ..data.files import open_aside
 from ..model.decoding import DECODERS
 from ..prediction.predict_city import prepare_prediction
-from .options import add_city_options, add_device, add_model, city_of
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, OWN_WEIGHTS, required=False)
     add_city_options(parser)
     parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz")
     parser.add_argument("--plain", action="store_true", help="predict the unmasked users, from the cut day on, too")

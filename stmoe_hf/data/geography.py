@@ -95,6 +95,10 @@ class Place:
         longitude = (self.longitude + km_east / east + 180) % 360 - 180
         return self.latitude + km_north / north, longitude
 
+    def day_of(self, date: str, calendar: Calendar) -> int:
+        """The number of the day of an ISO date."""
+        return day_number(date) - day_number(self.first_date) + calendar.first_day
+
     def clock(self, d: Any, t: Any, calendar: Calendar) -> pd.DatetimeIndex:
         """Local time at which slots begin; where a clock change skips one, the time right after it."""
         seconds = (np.asarray(d) - calendar.first_day) * 86400 + np.asarray(t) * 86400 // calendar.num_slots

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from ..model.spacetime import Calendar, Grid
-from .description import Description
+from .description import USERS, Description
 from .errors import DataError
 from .files import new_folder
 from .geography import FARTHEST_LATITUDE, Place, day_number, zone
 from .points import Points, four_columns
 
-RECORDS, USERS = "records.parquet", "users.csv"
+RECORDS = "records.parquet"
 MOST_CELLS = 1_000_000  # of a grid that is fitted to the data
 _OFFSET = re.compile(r"(?:Z|UTC|[+-]\d\d:?\d\d)$")
 _DAY_US = 86_400_000_000

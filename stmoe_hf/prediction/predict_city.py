@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
 from ..data.city import City, city_id, open_city
 from ..data.errors import DataError
@@ -22,7 +22,7 @@ from ..model.decoding import BALANCED_DISTANCE_WEIGHT
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import KEY_COLUMNS
 from ..model.spacetime import Calendar, Grid
-from .load import refuse_missing_model
+from .load import find_model, load_model
 from .predict import PredictionSettings, predict_windows
 
 RECORD_OF_RUN = "run.json"
@@ -62,11 +62,11 @@ class CityPrediction:
                     bar.update(records["uid"].nunique())
 
 
-def predict(model: str | Path, *, progress: bool = False, **options: Any) -> pd.DataFrame:
+def predict(model: str | Path | None = None, *, progress: bool = False, **options: Any) -> pd.DataFrame:
     """The records that a city asks for.
 
     Args:
-        model: folder of a run, or a name of the Hub.
+        model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         progress: show bars.
         options: `city`, `data_dir`, `data_path`, `edition`, `cache_dir`, `plain`, `cut_day`, `horizon_days`,
             `decoder`, `distance_weight`, `input_seq_length`, `predict_seq_length`, `batch_size`, `device`: as of
@@ -83,7 +83,7 @@ def predict(model: str | Path, *, progress: bool = False, **options: Any) -> pd.
 
 
 def prepare_prediction(
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     city: str | None = None,
     data_dir: str | Path | None = None,
@@ -104,7 +104,7 @@ def prepare_prediction(
     """Open a city and load the model that is to predict it; what cannot work is refused before records are read.
 
     Args:
-        model: folder of a run, or a name of the Hub.
+        model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         city, data_dir, data_path, edition, cache_dir: which city, as of `open_city` (`data_path` is its `path`).
         plain: predict the unmasked users too, from the cut day on; if nobody is masked they are predicted anyway.
         cut_day, horizon_days: first day and number of days to predict of unmasked users; by default the edition's cut.
@@ -113,8 +113,7 @@ def prepare_prediction(
         device: cpu, cuda, ...; by default a GPU if there is one.
         progress: show a bar while a city is prepared.
     """
-    model = str(model)
-    refuse_missing_model(model)
+    model = find_model(model)
     settings = _settings(
         model,
         decoder=decoder,
@@ -122,10 +121,10 @@ def prepare_prediction(
         input_seq_length=input_seq_length,
         predict_seq_length=predict_seq_length,
     )
-    config = AutoConfig.from_pretrained(model)
+    config: Any = AutoConfig.from_pretrained(model)
 
     def check(grid: Grid, calendar: Calendar) -> None:
-        MobilityProcessor.for_data(grid, calendar).refuse_other_model(config)
+        config.for_data(grid, calendar)
         if cut_day is not None:
             refuse_cut_day(cut_day, calendar)
 
@@ -134,8 +133,7 @@ def prepare_prediction(
     )
     # Of the city, not of the model: the days of an edition are not those of another.
     processor = MobilityProcessor.for_data(opened.grid, opened.calendar)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = AutoModel.from_pretrained(model).to(device)
+    network = load_model(model, opened.grid, opened.calendar, device)
     shape = WindowShape(horizon_days, settings.input_seq_length, settings.predict_seq_length)
     first_day = opened.edition.cut_day if cut_day is None else cut_day
     parts = _windows(opened, network.config, processor, shape, first_day, plain)
