@@ -23,7 +23,8 @@ def validate(folder, prediction, capsys, name="p.csv", data=None):
     path = folder / name
     if isinstance(prediction, pd.DataFrame):
         prediction = prediction.to_csv(index=False)
-    (gzip.open if name.endswith(".gz") else open)(path, "wb").write(prediction.encode())
+    content = prediction.encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     options = ["--prediction", str(path), "--data", str(data or folder), "--city", "B", "--edition", "humob2024"]
     code = main(["validate", *options])
     return code, capsys.readouterr().out
