@@ -440,4 +440,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         return (to_history * (weight @ reach.t()) + to_others * others).log()
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+STMoEBertForMobility.register_for_auto_class("AutoModel")
+
 __all__ = ["STMoEBertForMobility", "STMoEBertModel", "STMoEBertPreTrainedModel"]
