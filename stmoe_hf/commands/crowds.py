@@ -1,4 +1,4 @@
-"""`stmoe crowds --forecast forecast.csv.gz --data DATA/kyoto --square_km 1 --output crowds.geojson`"""
+"""`stmoe crowds --forecast forecast.csv.gz --data_path DATA/kyoto --square_km 1 --output crowds.geojson`"""
 
 import argparse
 from pathlib import Path
@@ -14,6 +14,7 @@ from ..report.compare import as_last_week, compare, where_truth_is_known
 from ..report.crowds import KEYS, crowds
 from ..report.places import Places, as_places, read_places
 from ..report.tables import crowd_table
+from .options import add_data_path
 
 MEASURES = {
     "common_part": "common part of commuters (1 is best)",
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that crowds and flows share."""
     parser.add_argument("--forecast", required=True, help="forecast, predictions or records: csv, csv.gz or parquet")
-    parser.add_argument("--data", help="folder with the city.json, or file, of the city; unset: grid of the challenge")
+    add_data_path(
+        parser, "folder with the city.json, or file, of the city; unset: grid of the challenge", "--data_dir", "--data"
+    )
     parser.add_argument("--edition", help="humob2023, humob2024 or humob2025, where no city.json says the days")
     parser.add_argument("--output", required=True, help="file to write: .csv, .csv.gz, .geojson or .parquet")
     parser.add_argument("--square_km", type=float, help="side of the squares in km; unset: cells")
@@ -65,9 +68,9 @@ def prepare(args: argparse.Namespace) -> tuple[Path, CitySource]:
     refuse_suffix(output)
     if args.min_people < 0 or not args.expansion > 0:
         raise DataError(f"--min_people {args.min_people} and --expansion {args.expansion:g} must be positive")
-    if args.data is not None and not Path(args.data).exists():
-        raise FileNotFoundError(f"there is no folder or file {args.data}")
-    return output, find_city(path=args.forecast if args.data is None else args.data, edition=args.edition)
+    if args.data_path is not None and not Path(args.data_path).exists():
+        raise FileNotFoundError(f"there is no folder or file {args.data_path}")
+    return output, find_city(path=args.forecast if args.data_path is None else args.data_path, edition=args.edition)
 
 
 def areas_of(args: argparse.Namespace, source: CitySource) -> Areas:
@@ -76,7 +79,7 @@ def areas_of(args: argparse.Namespace, source: CitySource) -> Areas:
     if args.square_km is not None:
         raise DataError("give --square_km or --zones, not both")
     if source.place is None:
-        raise DataError(f"zones lie in degrees, and no city.json of {args.data} says where the city lies")
+        raise DataError(f"zones lie in degrees, and no city.json of {args.data_path} says where the city lies")
     return zones(args.zones, source.grid, source.place, args.zone_name)
 
 

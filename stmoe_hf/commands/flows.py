@@ -1,4 +1,4 @@
-"""`stmoe flows --forecast forecast.csv.gz --data DATA/kyoto --square_km 2 --by day --output flows.geojson`"""
+"""`stmoe flows --forecast forecast.csv.gz --data_path DATA/kyoto --square_km 2 --by day --output flows.geojson`"""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`stmoe locate --records forecast.csv.gz --data DATA/kyoto --output forecast.geojson --shape lines`"""
+"""`stmoe locate --records forecast.csv.gz --data_path DATA/kyoto --output forecast.geojson --shape lines`"""
 
 import argparse
 from pathlib import Path
@@ -21,13 +21,16 @@ from ..data.exports import (
 from ..model.spacetime import Grid
 from ..report.people import anonymous, with_names
 from ..report.places import KEYS, known, read_file
+from .options import add_data_path
 
 SHAPES = ("points", "outlines", "lines", "cells")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", required=True, help="records, predictions or a forecast: csv, csv.gz or parquet")
-    parser.add_argument("--data", required=True, help="folder of the city, whose city.json says where it lies")
+    add_data_path(
+        parser, "folder of the city, whose city.json says where it lies", "--data_dir", "--data", required=True
+    )
     parser.add_argument("--output", required=True, help="file to write: .geojson, .parquet, .csv or .csv.gz")
     parser.add_argument(
         "--shape",
@@ -43,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     refuse_suffix(output)
-    source = find_city(path=args.data)
+    source = find_city(path=args.data_path)
     place, grid, calendar = source.place, source.grid, source.edition.calendar
     if place is None:
-        raise DataError(f"no city.json of {args.data} says where the city lies")
+        raise DataError(f"no city.json of {args.data_path} says where the city lies")
     records = read_file(args.records)
     truth = None if args.truth is None else known(read_file(args.truth), grid)
     if truth is not None:
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     shape = "outlines" if args.outlines else args.shape
     if truth is not None and shape in ("lines", "cells"):
         records = pd.concat([records.assign(kind="forecast"), truth.assign(kind="truth")], ignore_index=True)
-    records = anonymous(records) if args.anonymous else with_names(records, args.data)
+    records = anonymous(records) if args.anonymous else with_names(records, args.data_path)
     if shape in ("lines", "cells") and "rank" in records:
         records = records[records["rank"].isna() | (records["rank"] == records["rank"].min())]
     geometry, style = None, None

@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf score --prediction P --reference T --edition E [--per_user F]`"""
+"""`stmoe score --prediction P --reference T --edition E [--per_user F]`"""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from ..data.errors import DataError
 from ..data.files import open_aside
 from ..data.submission import read_table
 from ..metrics import EDITIONS, score
+from .options import add_data_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
     )
-    parser.add_argument("--data", help="folder or file of the city, whose city.json says how large its cells are")
+    add_data_path(
+        parser, "folder or file of the city, whose city.json says how large its cells are", "--data_dir", "--data"
+    )
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
 
@@ -47,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
             f"{others} users of the reference were not predicted; --only_predicted scores the others without them"
         )
     grid = None
-    if args.data:
-        described = describe(args.data)
+    if args.data_path:
+        described = describe(args.data_path)
         if described is None:
-            raise DataError(f"there is no city.json in or beside {args.data}")
+            raise DataError(f"there is no city.json in or beside {args.data_path}")
         grid = described[1].grid
     scores = score(prediction, reference, args.edition, grid=grid, progress=True)
     if args.per_user:

@@ -1,12 +1,13 @@
-"""Submissions: reading a file of predicted records, and checking it as the organisers do."""
+"""Submissions: reading a file of predicted records, what a city asks for, and checking the one against the other."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,10 @@ import pyarrow.csv
 
 from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
 from ..model.spacetime import Calendar, Grid
+from .description import describe
+from .editions import find_file, get_edition
 from .errors import DataError
+from .readers import part_files, stream_records
 
 KEYS = list(KEY_COLUMNS)
 
@@ -52,11 +56,88 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table[list(RECORD_COLUMNS)]
 
 
-def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calendar: Calendar) -> list[Problem]:
+@dataclass(frozen=True)
+class AskedFor:
+    """What a city asks for.
+
+    Attributes:
+        path: of its records.
+        keys: columns uid, d, t of the records that are asked for.
+        what: which these are, in words.
+        grid, calendar: of the city.
+    """
+
+    path: Path
+    keys: pd.DataFrame
+    what: str
+    grid: Grid
+    calendar: Calendar
+
+
+def find_asked_for(path: str | Path, city: str | None = None, edition: str | None = None) -> AskedFor:
+    """The masked records of a city; if none is masked, all from the cut day on.
+
+    Args:
+        path: the city's file or folder.
+        city, edition: which city's file in the folder, of which edition; not needed where there is a `city.json`.
+
+    Raises:
+        DataError: city or edition are not said or not known, or a record cannot be. FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    described = describe(path / city) if city is not None and (path / city).is_dir() else describe(path)
+    if described is not None:
+        path, rules, grid = described[0], described[1].as_edition(), described[1].grid
+    elif city is None or edition is None:
+        raise DataError(f"there is no city.json in or beside {path}: say the city and the edition")
+    else:
+        rules, grid = get_edition(edition), Grid()
+        if city not in rules.files:
+            raise DataError(f"edition {rules.name} has no city {city!r}; it has {', '.join(rules.files)}")
+        if path.is_dir():
+            path, _ = find_file(city, path, rules.name)
+    masked, late = [], []
+    for part in part_files(path):
+        for block in stream_records(part, grid, rules.calendar):
+            keys = pd.DataFrame({"uid": block.uid, "d": block.day, "t": block.slot})
+            masked.append(keys[block.cell == grid.mask_id])
+            late.append(keys[block.day >= rules.cut_day])
+    asked, what = pd.concat(masked), "masked records"
+    if not len(asked):
+        asked, what = pd.concat(late), f"records from day {rules.cut_day} on, since none is masked"
+    return AskedFor(path, asked, what, grid, rules.calendar)
+
+
+def validate(
+    prediction: str | Path | pd.DataFrame,
+    *,
+    city: str | None = None,
+    data_dir: str | Path | None = None,
+    data_path: str | Path | None = None,
+    edition: str | None = None,
+) -> list[Problem]:
+    """What is wrong with predicted records, by the city that asks for them; an empty list if they are right.
+
+    Args:
+        prediction: csv or csv.gz, or a table of the columns uid, d, t, x, y.
+        city, data_dir, data_path, edition: which city asks; data_dir with city and edition, or data_path.
+
+    Raises:
+        ValueError, OSError: as of `find_asked_for` and `validate_submission`.
+    """
+    if data_path is None and data_dir is None:
+        raise ValueError("say which city asks for the records: city, data_dir and edition, or data_path")
+    asked = find_asked_for(data_dir if data_path is None else data_path, city, edition)  # type: ignore[arg-type]
+    return validate_submission(prediction, asked.keys, asked.grid, asked.calendar)
+
+
+def validate_submission(
+    prediction: str | Path | pd.DataFrame, asked: pd.DataFrame, grid: Grid, calendar: Calendar
+) -> list[Problem]:
     """What is wrong with a submission: columns, numbers, ranges, users, and every asked-for slot exactly once.
 
     Args:
-        path: csv or csv.gz.
+        prediction: csv or csv.gz; or a table, whose lines are those that it would have as a file.
         asked: columns uid, d, t of the records that are asked for.
         grid, calendar: of the city.
 
@@ -66,10 +147,7 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
     Raises:
         FileNotFoundError: there is no such file. DataError: it is no text file or no whole gzip file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    table, lines, problems = _read_strictly(path)
+    table, lines, problems = _read_strictly(prediction)
     if table is None:
         return problems
     uid, d, t, x, y = (table[name].to_numpy() for name in RECORD_COLUMNS)
@@ -115,8 +193,15 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
     return problems
 
 
-def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
+def _read_strictly(prediction: str | Path | pd.DataFrame) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
     """The rows that can be read, their lines, and what is wrong with the others."""
+    if isinstance(prediction, pd.DataFrame):
+        if tuple(prediction.columns) == RECORD_COLUMNS and len(prediction) and _all_integers(prediction):
+            return prediction.reset_index(drop=True), np.arange(2, len(prediction) + 2), []
+        return _read_lines(io.StringIO(prediction.to_csv(index=False, lineterminator="\n")))
+    path = Path(prediction)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         with pa.OSFile(str(path)) as raw:
             stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
@@ -129,37 +214,46 @@ def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Pr
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):
         pass  # read again line by line, to say which line
     opened: Any = gzip.open if path.suffix == ".gz" else open
-    rows: list[list[int]] = []
-    lines: list[int] = []
-    found: dict[str, list[Any]] = {}  # kind of problem -> first line, text, count
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if tuple(header) != RECORD_COLUMNS:
-                return None, np.empty(0), [Problem(1, f"the columns are {','.join(header)!r}, not uid,d,t,x,y", 1)]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(RECORD_COLUMNS):
-                    text = f"{len(row)} values in place of {len(RECORD_COLUMNS)}"
-                    found.setdefault("columns", [reader.line_num, text, 0])[2] += 1
-                    continue
-                try:
-                    rows.append([int(value) for value in row])
-                    lines.append(reader.line_num)
-                except ValueError:
-                    name, value = next((n, v) for n, v in zip(RECORD_COLUMNS, row, strict=True) if not _is_integer(v))
-                    text = f"{name} is {value!r}, which is no whole number"
-                    found.setdefault("number", [reader.line_num, text, 0])[2] += 1
+            return _read_lines(file)
     except (EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is no whole gzip file: {error}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a text file in UTF-8") from None
+
+
+def _read_lines(file: IO[str]) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
+    """The same, line by line."""
+    rows: list[list[int]] = []
+    lines: list[int] = []
+    found: dict[str, list[Any]] = {}  # kind of problem -> first line, text, count
+    reader = csv.reader(file)
+    header = next(reader, [])
+    if tuple(header) != RECORD_COLUMNS:
+        return None, np.empty(0), [Problem(1, f"the columns are {','.join(header)!r}, not uid,d,t,x,y", 1)]
+    for row in reader:
+        if not row:
+            continue
+        if len(row) != len(RECORD_COLUMNS):
+            text = f"{len(row)} values in place of {len(RECORD_COLUMNS)}"
+            found.setdefault("columns", [reader.line_num, text, 0])[2] += 1
+            continue
+        try:
+            rows.append([int(value) for value in row])
+            lines.append(reader.line_num)
+        except ValueError:
+            name, value = next((n, v) for n, v in zip(RECORD_COLUMNS, row, strict=True) if not _is_integer(v))
+            text = f"{name} is {value!r}, which is no whole number"
+            found.setdefault("number", [reader.line_num, text, 0])[2] += 1
     problems = [Problem(line, text, count) for line, text, count in found.values()]
     if not rows:
         return None, np.empty(0), [*problems, Problem(None, "the file holds no record", 1)]
     return pd.DataFrame(rows, columns=list(RECORD_COLUMNS)), np.array(lines), problems
+
+
+def _all_integers(table: pd.DataFrame) -> bool:
+    return all(pd.api.types.is_integer_dtype(kind) and not table[name].hasnans for name, kind in table.dtypes.items())
 
 
 def _is_integer(text: str) -> bool:

@@ -217,4 +217,7 @@ class MobilityProcessor(ProcessorMixin):
         return self.features(day, slot, cell)
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+MobilityProcessor.register_for_auto_class()
+
 __all__ = ["MobilityProcessor"]

@@ -10,8 +10,7 @@ from stmoe_hf.__main__ import main
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.report.app import App, Limits, summary
 
-from ..helpers import people
-from ..model.test_portable import portable
+from ..helpers import people, portable_model
 from .browser import complaints, open_browser
 
 pytest.importorskip("plotly")
@@ -21,7 +20,7 @@ pytest.importorskip("plotly")
 def model(tmp_path_factory) -> str:
     """A small portable network that learnt nothing."""
     folder = tmp_path_factory.mktemp("model")
-    portable().save_pretrained(folder)
+    portable_model().save_pretrained(folder)
     return str(folder)
 
 
