@@ -71,7 +71,7 @@ const drawCity = () => {
     };
     const layout = mapLayout(410);
     layout.margin.b = 84;
-    layout.xaxis.constrain = layout.yaxis.constrain = "domain";
+    if (told.map.truth) layout.xaxis.constrain = layout.yaxis.constrain = "domain";
     layout.xaxis.range = edges(told.map.x);
     layout.yaxis.range = edges(told.map.y);
     Plotly.react("map-" + name, [trace], themed(layout), quiet);
