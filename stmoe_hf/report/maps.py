@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -101,35 +102,35 @@ def person_data(evidence: Evidence, uid: int) -> dict[str, Any]:
         [hour of the day, forecast x, y, probability, true x, y, kilometres off, other cells [x, y, probability]].
     """
     predicted = evidence.predicted[evidence.predicted["uid"] == uid]
-    chances = evidence.places.chances
-    named = {key: part for key, part in chances[chances["uid"] == uid].groupby(["d", "t"])} if len(chances) else {}
+    named = _named_cells(evidence, uid)
     truth = {}
     if evidence.truth is not None:
         own = evidence.truth[evidence.truth["uid"] == uid]
         truth = {(d, t): (x, y) for d, t, x, y in own[["d", "t", "x", "y"]].to_numpy().tolist()}
     days = []
-    for d, part in predicted.groupby("d"):
-        records = []
+    for d in predicted["d"].drop_duplicates().sort_values().tolist():
+        records, part = [], predicted[predicted["d"] == d]
         for t, x, y, chance in zip(*(part[name].tolist() for name in ("t", "x", "y", "probability")), strict=True):
-            true = truth.get((d, t))
-            off = None if true is None else round(float(np.hypot(x - true[0], y - true[1])) * evidence.grid.cell_km, 2)
-            others = _others(evidence, named.get((d, t)), x, y)
+            true, here = truth.get((d, t)), _point(evidence, x, y)
+            off = None if true is None else round(math.hypot(x - true[0], y - true[1]) * evidence.grid.cell_km, 2)
+            others = [cell for cell in named.get((d, t), []) if cell[:2] != here]
             hour = round(t * 24 / evidence.calendar.num_slots, 2)
-            probability = None if pd.isna(chance) or chance >= 1 else round(chance, 3)
-            here, there = _point(evidence, x, y), [None, None] if true is None else _point(evidence, *true)
+            probability = None if math.isnan(chance) or chance >= 1 else round(chance, 3)
+            there = [None, None] if true is None else _point(evidence, *true)
             records.append([hour, *here, probability, *there, off, others])
-        days.append({"label": day_label(evidence, int(d)), "records": records})  # type: ignore[arg-type]
+        days.append({"label": day_label(evidence, d), "records": records})
     past, home = _past(evidence, uid)
     return {"name": evidence.name(uid), "past": past, "home": home, "days": days}
 
 
-def _others(evidence: Evidence, named: pd.DataFrame | None, x: int, y: int) -> list[list[float]]:
-    """The other cells that the forecast names for a slot."""
-    if named is None or len(named) < 2:
-        return []
-    others = named[(named["x"] != x) | (named["y"] != y)]
-    rows = others[["x", "y", "weight"]].to_numpy().tolist()
-    return [[*_point(evidence, int(a), int(b)), round(weight, 3)] for a, b, weight in rows]
+def _named_cells(evidence: Evidence, uid: int) -> dict[tuple[int, int], list[list[float]]]:
+    """(d, t) -> every cell that the forecast of a person names: [x, y, probability]."""
+    chances = evidence.places.chances
+    named: dict[tuple[int, int], list[list[float]]] = {}
+    columns = chances.loc[chances["uid"] == uid, ["d", "t", "x", "y", "weight"]]
+    for d, t, x, y, weight in zip(*(columns[name].tolist() for name in columns), strict=True):
+        named.setdefault((d, t), []).append([*_point(evidence, x, y), round(weight, 3)])
+    return named
 
 
 def _past(evidence: Evidence, uid: int) -> tuple[list[list[float]], list[float] | None]:
