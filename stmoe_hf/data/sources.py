@@ -98,7 +98,7 @@ def _refuse_unknown(source: dict[str, Any], known: set[str], what: str) -> None:
 
 
 def _has_record_columns(table: Any) -> bool:
-    columns = getattr(table, "columns", None)
+    columns: Any = getattr(table, "columns", None)
     if columns is None:
         columns = getattr(table, "column_names", table if isinstance(table, dict) else ())
     return set(RECORD_COLUMNS) <= {str(name) for name in columns}
