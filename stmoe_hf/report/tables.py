@@ -12,6 +12,8 @@ from ..data.geography import Place
 from ..model.spacetime import Calendar, Grid
 from .areas import Areas
 
+NUMBER_DIGITS = 3  # of people and moves
+
 
 def crowd_table(
     crowds: pd.DataFrame, areas: Areas, place: Place | None, grid: Grid, calendar: Calendar
@@ -48,12 +50,12 @@ def flow_table(
 
 
 def _timed(table: pd.DataFrame, place: Place | None, calendar: Calendar) -> pd.DataFrame:
-    """With the time at which the hour (or the day) begins, ISO with offset, where it is known."""
+    """Rounded, and with the time at which the hour (or the day) begins, ISO with offset, where it is known."""
+    table = table.round(dict.fromkeys(("people", "moves", "low", "high"), NUMBER_DIGITS))
     if place is None or not len(table):
         return table
     slot = table["hour"] * calendar.num_slots // 24 if "hour" in table else np.zeros(len(table), np.int64)
     times = [time.isoformat() for time in place.clock(table["d"], slot, calendar)]
     after = 2 if "hour" in table else 1
-    table = table.copy()
     table.insert(after, "time", times)
     return table
