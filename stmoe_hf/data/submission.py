@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
 from ..model.spacetime import Calendar, Grid
+from ..model.tables import find_columns, shown, whole
+from .description import describe
 from .errors import DataError
+from .opening import is_parquet, read_header, rows_by_line
+from .readers import no_whole, part_files, read_plainly, stream_blocks
 
 KEYS = list(KEY_COLUMNS)
 
@@ -34,22 +34,26 @@ class Problem:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The columns uid, d, t, x, y of a csv, csv.gz or parquet file, as they are.
+    """The records uid, d, t, x, y of a csv or parquet file, or of a folder of parts, as whole numbers.
+
+    x and y are floats with nan where one is missing. Where a `city.json` lies beside the file, `attrs["grid"]` says
+    what the records' grid is: width, height and cell_km.
 
     Raises:
-        FileNotFoundError: there is no such file. DataError: it cannot be read, or lacks a column.
+        FileNotFoundError: there is no such file. DataError: naming file and line, it cannot be read, lacks a column or
+            has a value that is no whole number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    missing = [name for name in RECORD_COLUMNS if name not in table.columns]
-    if missing:
-        raise DataError(f"{path} has the columns {','.join(map(str, table.columns))}; it lacks {','.join(missing)}")
-    return table[list(RECORD_COLUMNS)]
+    blocks = [block for part in part_files(path) for block in stream_blocks(part)]
+    columns = {name: np.concatenate([block.values[name] for block in blocks]) for name in RECORD_COLUMNS}
+    for name in ("x", "y"):
+        missing = np.concatenate([getattr(block, f"empty_{name}") for block in blocks])
+        if missing.any():
+            columns[name] = np.where(missing, np.nan, columns[name])
+    table = pd.DataFrame(columns)
+    described = describe(path)
+    if described is not None:
+        table.attrs["grid"] = asdict(described[1].grid)
+    return table
 
 
 def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calendar: Calendar) -> list[Problem]:
@@ -69,6 +73,8 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if is_parquet(path):
+        raise DataError(f"{path} is parquet; a submission is csv or csv.gz")
     table, lines, problems = _read_strictly(path)
     if table is None:
         return problems
@@ -116,55 +122,48 @@ def validate_submission(path: str | Path, asked: pd.DataFrame, grid: Grid, calen
 
 
 def _read_strictly(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
-    """The rows that can be read, their lines, and what is wrong with the others."""
-    try:
-        with pa.OSFile(str(path)) as raw:
-            stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
-            options = pa.csv.ConvertOptions(column_types=dict.fromkeys(RECORD_COLUMNS, pa.int64()), null_values=[])
-            # An empty line would put all later ones under a wrong number: such a file is read line by line.
-            parse = pa.csv.ParseOptions(ignore_empty_lines=False)
-            table = pa.csv.read_csv(stream, parse_options=parse, convert_options=options)
-        if tuple(table.column_names) == RECORD_COLUMNS and table.num_rows:
-            return table.to_pandas(), np.arange(2, table.num_rows + 2), []
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):
-        pass  # read again line by line, to say which line
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    rows: list[list[int]] = []
+    """The rows that can be read, their lines, and what is wrong with the others.
+
+    A submission is stricter than a file of records, since the organisers' own reader is: plain csv, perhaps gzip, with
+    the five columns in their order, and whole numbers without a point.
+    """
+    header = read_header(path, lambda names: len(find_columns(names, RECORD_COLUMNS)))
+    if tuple(header.names) != RECORD_COLUMNS or header.separator != ",":
+        written = header.separator.join(header.names)
+        return None, np.empty(0), [Problem(header.lines, f"the columns are {shown(written)}, not uid,d,t,x,y", 1)]
+    plain = read_plainly(path, header)
+    if plain is not None:
+        return plain, np.arange(header.lines + 1, header.lines + 1 + len(plain)), []
+    rows: list[list[str]] = []
     lines: list[int] = []
     found: dict[str, list[Any]] = {}  # kind of problem -> first line, text, count
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if tuple(header) != RECORD_COLUMNS:
-                return None, np.empty(0), [Problem(1, f"the columns are {','.join(header)!r}, not uid,d,t,x,y", 1)]
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(RECORD_COLUMNS):
-                    text = f"{len(row)} values in place of {len(RECORD_COLUMNS)}"
-                    found.setdefault("columns", [reader.line_num, text, 0])[2] += 1
-                    continue
-                try:
-                    rows.append([int(value) for value in row])
-                    lines.append(reader.line_num)
-                except ValueError:
-                    name, value = next((n, v) for n, v in zip(RECORD_COLUMNS, row, strict=True) if not _is_integer(v))
-                    text = f"{name} is {value!r}, which is no whole number"
-                    found.setdefault("number", [reader.line_num, text, 0])[2] += 1
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text file in UTF-8") from None
+
+    def note(kind: str, line: int, text: str, count: int = 1) -> None:
+        first = found.setdefault(kind, [line, text, 0])
+        first[2] += count
+        if line < first[0]:
+            first[:2] = line, text
+
+    for line, fields in rows_by_line(path, header):
+        if len(fields) == len(RECORD_COLUMNS):
+            rows.append(fields)
+            lines.append(line)
+        else:
+            note("columns", line, f"{len(fields)} values in place of {len(RECORD_COLUMNS)}")
+    good = np.ones(len(rows), bool)
+    numbers = {}
+    for name, values in zip(RECORD_COLUMNS, zip(*rows, strict=True), strict=False):
+        numbers[name], missing, wrong = whole(values)
+        pointed = np.array(["." in value for value in values]) & ~wrong
+        for kind, which in (("missing", missing), ("number", wrong), ("point", pointed)):
+            if which.any():
+                row = int(np.argmax(which))
+                text = {"missing": "missing", "number": no_whole(values[row])}.get(
+                    kind, f"{shown(values[row])}; a submission has whole numbers without a point"
+                )
+                note(kind, lines[row], f"{name} is {text}", int(which.sum()))
+            good &= ~which
     problems = [Problem(line, text, count) for line, text, count in found.values()]
-    if not rows:
+    if not good.any():
         return None, np.empty(0), [*problems, Problem(None, "the file holds no record", 1)]
-    return pd.DataFrame(rows, columns=list(RECORD_COLUMNS)), np.array(lines), problems
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+    return pd.DataFrame({name: v[good] for name, v in numbers.items()}), np.array(lines)[good], problems
