@@ -17,6 +17,7 @@ from .errors import DataError
 from .splits import Split, draw
 
 logger = logging.getLogger(__name__)
+ALONE = 2  # tells this draw from others of the same epoch and window
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,10 @@ class TrainingWindows(Dataset):
         seed: int,
         per_user: int = 1,
         city_id: int | None = None,
+        alone_share: float = 0.0,
     ):
         self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
-        self.city_id = city_id
+        self.city_id, self.alone_share = city_id, alone_share
         self.mask_id = city.grid.mask_id
         if not shape.in_blocks:
             rows, self._first_cut, self._last_cut = self._cut_ranges()
@@ -151,7 +153,10 @@ class TrainingWindows(Dataset):
             start = max(start, asked - self.shape.input_seq_length)
         if self.shape.predict_seq_length is not None:
             end = min(end, asked + self.shape.predict_seq_length)
-        return _window(self.processor, person, start, end, np.arange(asked, end), self.city_id)
+        made = _window(self.processor, person, start, end, np.arange(asked, end), self.city_id)
+        if self.alone_share:
+            made["asked_alone"] = draw(self.seed, epoch, window, ALONE) < self.alone_share
+        return made
 
 
 class JointWindows(Dataset):

@@ -1,26 +1,11 @@
 """The configurations of the two published networks, `MobilityBERT` and `MobilityBERTMoE`."""
 
+from dataclasses import fields
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-# Settings of STMoEBertConfig for parts that the published networks do not have.
-NOT_PUBLISHED = (
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "sparse_layers",
-    "router_aux_loss_coef",
-    "output_router_logits",
-    "hidden_act",
-    "layer_norm_eps",
-    "attention_dropout",
-    "history_head",
-    "history_content_size",
-    "history_relation_size",
-    "history_spread",
-    "record_features",
-    "cities",
-    "cell_head",
-)
+from .configuration_stmoe_bert import STMoEBertConfig
 
 
 @strict
@@ -91,7 +76,8 @@ class MobilityBertConfig(PreTrainedConfig):
         for published, name in self.attribute_map.items():
             if published in kwargs:
                 setattr(self, name, kwargs.pop(published))
-        if foreign := [name for name in NOT_PUBLISHED if name in kwargs]:
+        own = {field.name for field in fields(MobilityBertConfig)}
+        if foreign := [f.name for f in fields(STMoEBertConfig) if f.name in kwargs and f.name not in own]:
             raise ValueError(f"the published networks have no {', '.join(foreign)}; those belong to STMoEBert")
         if self.num_location_ids is None:
             self.num_location_ids = self.grid_width * self.grid_height

@@ -1,7 +1,16 @@
 """The configuration of ST-MoE-BERT: grid, calendar, sizes, experts and head."""
 
+import copy
+import math
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+# What a portable network is moved between, and how far: slots of an hour to 15 minutes, cells of 100 m to 2 km.
+MEASURES = ("cell_km", "num_days", "num_slots")
+SLOTS_A_DAY = (24, 96)
+CELL_KM = (0.1, 2.0)
 
 
 @strict
@@ -10,8 +19,11 @@ class STMoEBertConfig(PreTrainedConfig):
 
     Args:
         grid_width, grid_height: cells of the grid.
-        cell_km: side of a cell in kilometres; the unit in which distances are decoded.
+        cell_km: side of a cell in kilometres.
         num_days, num_slots: days of the calendar, and slots of a day.
+        trained_cell_km, trained_num_days, trained_num_slots: what the weights were made for; by default the same as
+            `cell_km`, `num_days`, `num_slots`. `for_data` moves a portable network to other ones: distances, durations
+            and counts are then rescaled (`docs/portable.md`).
         location_embedding_size: width of the cell embedding; 0 leaves the cell out of the sequence.
         day_embedding_size, time_embedding_size, day_of_week_embedding_size, weekday_embedding_size: widths of the
             embeddings of day, slot, weekday and day off, by their published names. A width of 0 leaves one out.
@@ -31,13 +43,19 @@ class STMoEBertConfig(PreTrainedConfig):
         history_head: whether the head also scores the records of the person's own history.
         history_content_size: width of the content term of the history head (encoder states); 0 leaves it out.
         history_relation_size: width of the small network over the relation of two records; 0 leaves it out.
-        history_spread: how many cells far the weight of a history's record spreads around its own cell; 0: not at all.
+        history_spread: how many (trained) cells far the weight of a history's record spreads around its own cell; 0:
+            not at all.
+        history_far: whether what is not history is a distribution over the distance from the history's records (in
+            rings of kilometres) in place of all cells alike.
         record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
             was visited), counted in the window's own history.
         cities: names of the cities that have a vector of their own in the embedding of a record, in the order of their
             ids; a row of an unknown city gets the mean of them. None: no such embedding.
         cell_head: whether the head has a distribution over all cells of the grid.
         head_chunk_size: asked-for records per step of the cross-entropy over all cells; bounds its memory.
+        trained_alone: whether training also asked for records alone (`asked_alone` of the forward), so that forecasts
+            of single slots are what the network has learned.
+        temperature: of the probabilities that people are told, fitted after training; below 1 they are sharpened.
     """
 
     model_type = "stmoe_bert"
@@ -61,6 +79,9 @@ class STMoEBertConfig(PreTrainedConfig):
     cell_km: float | int = 0.5
     num_days: int = 75
     num_slots: int = 48
+    trained_cell_km: float | int | None = None
+    trained_num_days: int | None = None
+    trained_num_slots: int | None = None
 
     location_embedding_size: int = 64
     day_embedding_size: int = 16
@@ -90,10 +111,13 @@ class STMoEBertConfig(PreTrainedConfig):
     history_content_size: int = 32
     history_relation_size: int = 32
     history_spread: int = 0
+    history_far: bool = False
     record_features: bool = False
     cities: list[str] | None = None
     cell_head: bool = True
     head_chunk_size: int = 1024
+    trained_alone: bool = False
+    temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         # The published name of a field that `attribute_map` renames would otherwise be set after the checks.
@@ -104,13 +128,16 @@ class STMoEBertConfig(PreTrainedConfig):
             self.moe_intermediate_size = max(1, self.intermediate_size // self.num_experts_per_tok)
         if self.sparse_layers is None:
             self.sparse_layers = list(range(self.num_hidden_layers)) if self.num_experts > 0 else []
+        for name in ("cell_km", "num_days", "num_slots"):
+            if getattr(self, f"trained_{name}") is None:
+                setattr(self, f"trained_{name}", getattr(self, name))
         super().__post_init__(**kwargs)
         self._refuse_what_cannot_work()
 
     def _refuse_what_cannot_work(self) -> None:
         sizes = (
             *("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"),
-            *("max_seq_length", "moe_intermediate_size", "head_chunk_size"),
+            *("max_seq_length", "moe_intermediate_size", "head_chunk_size", "trained_num_days", "trained_num_slots"),
         )
         widths = (
             *("location_embedding_size", "day_embedding_size", "time_embedding_size", "day_of_week_embedding_size"),
@@ -137,6 +164,21 @@ class STMoEBertConfig(PreTrainedConfig):
             problems.append("sparse_layers needs num_experts above 0")
         if not (self.history_head or self.cell_head):
             problems.append("history_head and cell_head are both off; one of them must give the cells")
+        if self.history_far and (self.cell_head or not self.history_head):
+            problems.append(
+                "history_far is what is not history, for a network with history_head and without cell_head"
+            )
+        problems += [
+            f"{name} is {getattr(self, name)}; it must be a positive number"
+            for name in ("cell_km", "trained_cell_km", "temperature")
+            if not 0 < getattr(self, name) < math.inf
+        ]
+        if self.tables and self.differs_from_training:
+            problems.append(
+                f"{', '.join(self.tables)} have a row for each cell or day that the network was trained on, so it"
+                f" cannot serve another grid or calendar ({self.differs_from_training}). Train one for these data, or"
+                " take a portable one (no cell table, no day embedding, no cell head)"
+            )
         problems += [
             f"{name} is {getattr(self, name)}; it must lie in 0..1"
             for name in ("dropout", "attention_dropout")
@@ -144,6 +186,67 @@ class STMoEBertConfig(PreTrainedConfig):
         ]
         if problems:
             raise ValueError("this configuration cannot work: " + "; ".join(problems))
+
+    @property
+    def tables(self) -> list[str]:
+        """The parts that belong to one grid and calendar; a network without any is portable."""
+        tables = {
+            "location_embedding_size": self.location_embedding_size > 0,
+            "day_embedding_size": self.day_embedding_size > 0,
+            "cell_head": self.cell_head,
+        }
+        return [name for name, is_there in tables.items() if is_there]
+
+    @property
+    def differs_from_training(self) -> str:
+        """What differs from what the weights were made for, in words; empty where nothing does."""
+        pairs = [(name, getattr(self, name), getattr(self, f"trained_{name}")) for name in MEASURES]
+        return ", ".join(f"{name} {now} in place of {then}" for name, now, then in pairs if now != then)
+
+    def for_data(self, grid: Any, calendar: Any) -> "STMoEBertConfig":
+        """This configuration for another grid and calendar: load the weights with it.
+
+        Args:
+            grid: with `width`, `height`, `cell_km`.
+            calendar: with `num_days`, `num_slots`.
+
+        Raises:
+            ValueError: the network has a table of cells or days, and these are others; or slots or cells are of a
+                size that nothing was tried on.
+        """
+        now = (self.grid_width, self.grid_height, self.cell_km, self.num_days, self.num_slots)
+        asked = (grid.width, grid.height, grid.cell_km, calendar.num_days, calendar.num_slots)
+        if now == asked:
+            return self
+        names = ("grid_width", "grid_height", "cell_km", "num_days", "num_slots")
+        if self.tables:
+            differ = [
+                f"{n} is {b} in the data and {a} in the model"
+                for n, a, b in zip(names, now, asked, strict=True)
+                if a != b
+            ]
+            raise ValueError(
+                f"the model was made for another grid or calendar: {'; '.join(differ)}. It has tables of cells or days"
+                f" ({', '.join(self.tables)}); only a network without them can be moved"
+            )
+        if not SLOTS_A_DAY[0] <= calendar.num_slots <= SLOTS_A_DAY[1]:
+            raise ValueError(
+                f"a day has {calendar.num_slots} slots; a network can be moved to slots of 15 minutes to an hour"
+            )
+        if not CELL_KM[0] <= grid.cell_km <= CELL_KM[1]:
+            raise ValueError(
+                f"a cell is {grid.cell_km:g} km wide; a trained network can be moved to cells of {CELL_KM[0]:g} to"
+                f" {CELL_KM[1]:g} km"
+            )
+        moved = copy.deepcopy(self)
+        for name, value in zip(names, asked, strict=True):
+            setattr(moved, name, value)
+        return moved
+
+    @property
+    def slots_per_trained_slot(self) -> float:
+        """How many slots of the data make one of the slots that the weights were made for."""
+        return self.num_slots / (self.trained_num_slots or self.num_slots)
 
     @property
     def num_cells(self) -> int:

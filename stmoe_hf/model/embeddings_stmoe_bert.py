@@ -11,86 +11,160 @@ from torch.nn import functional as F
 from .configuration_stmoe_bert import STMoEBertConfig
 from .records import CELL, DAY, DAY_OFF, DELTA, SLOT, WEEKDAY
 
-# What `STMoEBertRecordFeatures` gives for each record, and how far "near" reaches there, in cells.
-RECORD_FEATURES = 12
-NEAR_RADIUS = 4
+# What `STMoEBertRecordFeatures` gives for each record, in order; the last two are not of its cell.
+RECORD_FEATURES = (
+    *("visits", "visits_near", "days_with_a_visit", "days_since", "share_at_night", "share_in_office_hours"),
+    *("share_on_days_off", "share_of_records", "km_from_home", "records"),
+    *("records_of_the_day", "time_to_next"),
+)
+NEAR_RADIUS = 4  # how far "near" reaches, in trained cells along x and y
 
 
 class STMoEBertRecordFeatures(nn.Module):
     """What a cell is to the person, for each record of the history: how often, when and how long ago it was visited.
 
     Cell ids mean other places in another city; these numbers mean the same everywhere. They are counted in the row
-    itself, over its history, on maps of the grid.
+    itself, over its history, for the places (distinct cells) that it holds: nothing here is as large as the grid.
     """
 
     def __init__(self, config: STMoEBertConfig):
         super().__init__()
-        self.height, self.width, self.num_cells = config.grid_height, config.grid_width, config.num_cells
-        self.num_days, self.num_slots, self.cell_km = config.num_days, config.num_slots, config.cell_km
-        self.mask_id = config.mask_id
+        self.height, self.width, self.mask_id = config.grid_height, config.grid_width, config.mask_id
+        self.num_slots, self.slots_per_trained_slot = config.num_slots, config.slots_per_trained_slot
+        self.cell_km, self.trained_cell_km = config.cell_km, config.trained_cell_km
 
-    def forward(self, inputs: Tensor, attention_mask: Tensor) -> Tensor:
-        """inputs [B, T, 6], attention_mask [B, T] -> [B, T, RECORD_FEATURES] fp32, mostly 0 at asked-for records."""
-        is_record = attention_mask != 0
-        is_history = is_record & (inputs[..., CELL] != self.mask_id)
+    def forward(self, inputs: Tensor, is_history: Tensor, records_of_the_day: Tensor, time_to_next: Tensor) -> Tensor:
+        """Features of each record; those of its cell are 0 where the cell is asked for.
+
+        Args:
+            inputs: [B, T, 6].
+            is_history: [B, T] whether a record's cell is known.
+            records_of_the_day, time_to_next: [B, T], in trained slots, 0 where they are not to be known.
+
+        Returns:
+            [B, T, features] fp32, in the order of `RECORD_FEATURES`.
+        """
         history = is_history.float()
         day, slot = inputs[..., DAY], inputs[..., SLOT]
-        cell = inputs[..., CELL].clamp(max=self.num_cells - 1)
+        place, cell = find_places(inputs[..., CELL], is_history)  # [B, T], [B, P]
+        scale = self.slots_per_trained_slot
 
         def count(what: Tensor) -> Tensor:
-            """Sum of `what` [B, T] over the history, for each cell [B, C]."""
-            return what.new_zeros(len(what), self.num_cells).scatter_add_(1, cell, what * history)
+            """Sum of `what` [B, T] over the history, for each place [B, P]."""
+            return what.new_zeros(cell.shape).scatter_add_(1, place, what * history)
 
-        night, office_hours = (
-            slot < self.num_slots // 4,
-            (slot >= self.num_slots * 3 // 8) & (slot < self.num_slots * 3 // 4),
-        )
-        visits = count(history)
-        near = self._near(visits)
-        at_night = count(night.float())
-        last = torch.full_like(visits, -1.0).scatter_reduce_(1, cell, day.float() * history - (1 - history), "amax")
+        def of_records(values: Tensor) -> Tensor:
+            return values.gather(1, place)
+
+        at_night = slot < self.num_slots // 4
+        in_office_hours = (slot >= self.num_slots * 3 // 8) & (slot < self.num_slots * 3 // 4)
+        visits, visits_at_night = count(history), count(at_night.float())
+        near = self._near(visits, cell, cell)
+        last = torch.full_like(visits, -1.0).scatter_reduce_(1, place, day.float() * history - (1 - history), "amax")
         now = (day * is_history).amax(1, keepdim=True).float() + 1
-        home = (self._near(at_night) + 1e-3 * near).argmax(1, keepdim=True)
-        own = visits.gather(1, cell).clamp(min=1)
-        total = history.sum(1, keepdim=True).clamp(min=1)
-        apart = torch.hypot(
-            (cell % self.width - home % self.width).float(), (cell // self.width - home // self.width).float()
-        )
-        of_the_day = (
-            history.new_zeros(len(inputs), self.num_days).scatter_add_(1, day, is_record.float()).gather(1, day)
-        )
-        next_delta = F.pad(inputs[:, 1:, DELTA], (0, 1)).float()
-        features = torch.stack(
-            [
-                own.log() / 4,
-                near.gather(1, cell).log1p() / 4,
-                count(self._first_of_day(day, cell, is_history)).gather(1, cell).log1p() / 3,
-                (now - last.gather(1, cell)).clamp(min=1).log() / 3,
-                at_night.gather(1, cell) / own,
-                count(office_hours.float()).gather(1, cell) / own,
-                count(inputs[..., DAY_OFF].float()).gather(1, cell) / own,
-                (own / total).log() / 4,
-                (apart * self.cell_km).log1p() / 2,
-                (total / 1000).expand_as(own),
-            ],
-            dim=-1,
-        )
-        always = torch.stack([of_the_day.log1p() / 3, next_delta.log1p() / 3], dim=-1)
-        return torch.cat([features * history[..., None], always * is_record[..., None]], dim=-1)
+        home = self._home(visits, visits_at_night, cell)
+        own = of_records(visits).clamp(min=1)
+        total = (history.sum(1, keepdim=True) / scale).clamp(min=1)
+        visits_of_record = (own / scale).clamp(min=1)
+        x, y = inputs[..., CELL] % self.width, inputs[..., CELL] // self.width
+        apart = torch.hypot((x - home % self.width).float(), (y - home // self.width).float())
+        of_the_cell = [
+            visits_of_record.log() / 4,
+            (of_records(near) / scale).log1p() / 4,
+            of_records(count(self._first_of_day(day, place, is_history))).log1p() / 3,
+            (now - of_records(last)).clamp(min=1).log() / 3,
+            of_records(visits_at_night) / own,
+            of_records(count(in_office_hours.float())) / own,
+            of_records(count(inputs[..., DAY_OFF].float())) / own,
+            (visits_of_record / total).log() / 4,
+            (apart * self.cell_km).log1p() / 2,
+            (total / 1000).expand_as(own),
+        ]
+        of_the_sequence = [records_of_the_day.log1p() / 3, time_to_next.log1p() / 3]
+        features = torch.stack(of_the_cell, dim=-1) * history[..., None]
+        return torch.cat([features, torch.stack(of_the_sequence, dim=-1)], dim=-1)
 
-    def _near(self, visits: Tensor) -> Tensor:
-        """Visits [B, C] around each cell, weighted by the proximity e^(-distance / 2)."""
-        step = torch.arange(-NEAR_RADIUS, NEAR_RADIUS + 1, device=visits.device, dtype=visits.dtype)
-        kernel = torch.exp(-0.5 * torch.hypot(step[:, None], step[None, :]))[None, None]
-        maps = visits.reshape(-1, 1, self.height, self.width)
-        return F.conv2d(maps, kernel, padding=NEAR_RADIUS).reshape(visits.shape)
+    def _near(self, visits: Tensor, cell: Tensor, around: Tensor) -> Tensor:
+        """Visits [B, P] to places `cell` [B, P], weighted by the proximity to the cells `around` [B, A]: [B, A]."""
+        unit = self.cell_km / self.trained_cell_km  # trained cells a cell
+        dx = (around[:, :, None] % self.width - cell[:, None, :] % self.width).abs() * unit
+        dy = (around[:, :, None] // self.width - cell[:, None, :] // self.width).abs() * unit
+        is_near = (dx <= NEAR_RADIUS) & (dy <= NEAR_RADIUS)
+        return ((torch.exp(-0.5 * torch.hypot(dx, dy)) * is_near) @ visits[..., None])[..., 0]
 
-    def _first_of_day(self, day: Tensor, cell: Tensor, is_history: Tensor) -> Tensor:
-        """1 at one record of each (day, cell) of the history, 0 elsewhere."""
-        key = torch.where(is_history, day * self.num_cells + cell, -1)
+    def _home(self, visits: Tensor, at_night: Tensor, cell: Tensor) -> Tensor:
+        """The cell [B, 1], visited or beside one that was, around which most nights were spent (the lowest such)."""
+        step = torch.tensor((-1, 0, 1), device=cell.device)
+        x = (cell % self.width)[:, :, None, None] + step[:, None]
+        y = (cell // self.width)[:, :, None, None] + step
+        inside = ((x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)).flatten(1)
+        around = (y * self.width + x).flatten(1)
+        worth = self._near(at_night + 1e-3 * visits, cell, around).masked_fill(~inside, -1.0)
+        is_best = worth >= worth.amax(1, keepdim=True) * (1 - 1e-6)
+        return torch.where(is_best, around, self.mask_id).amin(1, keepdim=True)
+
+    def _first_of_day(self, day: Tensor, place: Tensor, is_history: Tensor) -> Tensor:
+        """1 at one record of each (day, place) of the history, 0 elsewhere."""
+        key = torch.where(is_history, day * place.shape[1] + place, -1)
         key, order = key.sort(dim=-1, stable=True)
         first = F.pad((key[:, 1:] != key[:, :-1]).float(), (1, 0), value=1.0)
         return torch.zeros_like(first).scatter_(1, order, first)
+
+
+def find_places(cell: Tensor, is_history: Tensor) -> tuple[Tensor, Tensor]:
+    """The places (distinct cells) of each row's history.
+
+    Args:
+        cell: [B, T] cells.
+        is_history: [B, T]; what is no history shares one place behind the others, which nothing is counted in.
+
+    Returns:
+        [B, T] the place of each record, [B, P] the cell of each place, 0 where a row has fewer.
+    """
+    none = torch.iinfo(cell.dtype).max
+    key, order = torch.where(is_history, cell, none).sort(dim=-1)
+    rank = F.pad((key[:, 1:] != key[:, :-1]).long().cumsum(1), (1, 0))
+    place = torch.zeros_like(rank).scatter_(1, order, rank)
+    count = int(rank.max()) + 1 if rank.numel() else 1
+    cells = cell.new_zeros(len(cell), count).scatter_(1, rank, torch.where(key == none, 0, key))
+    return place, cells
+
+
+def of_the_sequence(
+    inputs: Tensor, is_record: Tensor, is_history: Tensor, asked_alone: Tensor | None, num_slots: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a record's neighbours in time say: time since the one before, to the next one, and records of its day.
+
+    Of a row that is asked alone the asked-for records are nobody's neighbours: a record's neighbours are the known
+    ones before and after it, and of an asked-for record only the time since the last known one is told. So an answer
+    depends on nothing else that is asked.
+
+    Args:
+        inputs: [B, T, 6], in time order.
+        is_record, is_history: [B, T].
+        asked_alone: [B] bool, or None: no row is.
+        num_slots: of a day.
+
+    Returns:
+        [B, T] each: slots since the record before, slots to the next (0 for the last), records of the same day.
+    """
+    delta = inputs[..., DELTA]
+    to_next = F.pad(delta[:, 1:], (0, 1)) * is_record
+    counted = is_record
+    if asked_alone is not None:
+        alone = asked_alone[:, None]
+        time = inputs[..., DAY] * num_slots + inputs[..., SLOT]
+        before = F.pad(torch.where(is_history, time, -1).cummax(1).values[:, :-1], (1, 0), value=-1)
+        never = torch.iinfo(time.dtype).max
+        after = torch.where(is_history, time, never).flip(1).cummin(1).values.flip(1)
+        after = F.pad(after[:, 1:], (0, 1), value=never)
+        delta = torch.where(alone, torch.where((before >= 0) & is_record, time - before, 0), delta)
+        to_next = torch.where(alone, torch.where((after < never) & is_history, after - time, 0), to_next)
+        counted = torch.where(alone, is_history, is_record)
+    day = inputs[..., DAY]
+    size = int(day.max()) + 1 if day.numel() else 1
+    of_the_day = day.new_zeros(len(day), size).scatter_add_(1, day, counted.long()).gather(1, day) * counted
+    return delta, to_next, of_the_day
 
 
 class STMoEBertCityEmbedding(nn.Embedding):
@@ -111,7 +185,7 @@ class STMoEBertEmbeddings(nn.Module):
         super().__init__()
         tables = {
             "day": (config.num_days, config.day_embedding_size),
-            "time": (config.num_slots, config.time_embedding_size),
+            "time": (config.trained_num_slots, config.time_embedding_size),
             "day_of_week": (7, config.day_of_week_embedding_size),
             "weekday": (2, config.weekday_embedding_size),
         }
@@ -126,22 +200,42 @@ class STMoEBertEmbeddings(nn.Module):
         self.record_features = None
         if config.record_features:
             self.record_features = STMoEBertRecordFeatures(config)
-            width += RECORD_FEATURES
+            width += len(RECORD_FEATURES)
         self.city = STMoEBertCityEmbedding(len(config.cities), config.hidden_size) if config.cities else None
         self.is_asked = nn.Embedding(2, config.hidden_size)
-        self.mask_id = config.mask_id
+        self.mask_id, self.num_slots = config.mask_id, config.num_slots
+        self.slots_per_trained_slot = config.slots_per_trained_slot
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.projection = nn.Linear(width, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, inputs: Tensor, attention_mask: Tensor, city: Tensor | None = None) -> Tensor:
-        parts = [table(inputs[..., self.columns[name]]) for name, table in self.temporal.items()]
-        parts.append(torch.log1p(inputs[..., DELTA, None].to(self.norm.weight.dtype)))
+    def forward(
+        self, inputs: Tensor, attention_mask: Tensor, city: Tensor | None = None, asked_alone: Tensor | None = None
+    ) -> Tensor:
+        """inputs [B, T, 6], attention_mask [B, T], city [B], asked_alone [B] -> [B, T, H]."""
+        dtype = self.norm.weight.dtype
+        is_record = attention_mask != 0
+        is_history = is_record & (inputs[..., CELL] != self.mask_id)
+        delta, to_next, of_the_day = of_the_sequence(inputs, is_record, is_history, asked_alone, self.num_slots)
+        parts = [self._look_up(name, inputs[..., self.columns[name]]) for name in self.temporal]
+        parts.append(torch.log1p((delta / self.slots_per_trained_slot).to(dtype))[..., None])
         if self.location is not None:
             parts.append(self.location(inputs[..., CELL]))
         if self.record_features is not None:
-            parts.append(self.record_features(inputs, attention_mask).to(self.norm.weight.dtype))
+            in_slots = [values / self.slots_per_trained_slot for values in (of_the_day, to_next)]
+            parts.append(self.record_features(inputs, is_history, *in_slots).to(dtype))
         hidden = self.projection(self.norm(torch.cat(parts, dim=-1)))
         if self.city is not None:
             hidden = hidden + self.city(city, len(inputs))
         return self.dropout(hidden + self.is_asked((inputs[..., CELL] == self.mask_id).long()))
+
+    def _look_up(self, name: str, index: Tensor) -> Tensor:
+        """Rows of a table; slots of another length than the trained ones lie between two rows of that of slots."""
+        table = self.temporal[name]
+        if name != "time" or self.slots_per_trained_slot == 1:
+            return table(index)
+        position = (index + 0.5) / self.slots_per_trained_slot - 0.5  # middles of slots, in trained slots
+        below = position.floor()
+        share = (position - below)[..., None].to(table.weight.dtype)
+        rows = table.num_embeddings
+        return table(below.long() % rows) * (1 - share) + table((below.long() + 1) % rows) * share

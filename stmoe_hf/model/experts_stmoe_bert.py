@@ -1,4 +1,4 @@
-"""The sparse mixture of experts that stands in place of a feed-forward: router, experts, add & norm.
+"""The encoder whose feed-forwards are sparse mixtures of experts: router, experts, add & norm, layer.
 
 Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
 the grid, K candidate cells of a row, E experts, H hidden.
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, use_experts_implementation
+from transformers.models.bert.modeling_bert import BertEncoder, BertLayer
 
 from .configuration_stmoe_bert import STMoEBertConfig
 
@@ -138,3 +139,20 @@ class STMoEBertAddNorm(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(self.dropout(hidden) + residual)
+
+
+class STMoEBertLayer(BertLayer):
+    """A BertLayer whose feed-forward is dense or a mixture of experts, as the configuration says."""
+
+    def __init__(self, config: STMoEBertConfig, layer_idx: int):
+        super().__init__(config, layer_idx=layer_idx)
+        if layer_idx in config.sparse_layers:
+            self.intermediate = STMoEBertSparseMoeBlock(config)
+            self.output = STMoEBertAddNorm(config)
+
+
+class STMoEBertEncoder(BertEncoder):
+    def __init__(self, config: STMoEBertConfig):
+        nn.Module.__init__(self)
+        self.config = config
+        self.layer = nn.ModuleList([STMoEBertLayer(config, index) for index in range(config.num_hidden_layers)])

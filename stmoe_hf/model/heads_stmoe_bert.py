@@ -4,6 +4,7 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
+import functools
 import math
 
 import torch
@@ -27,6 +28,12 @@ HISTORY_WEIGHT = 0.98
 CLOCK_HARMONICS = (1, 2, 4)
 SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
 KINDS_OF_DAY = 5
+FARTHEST_DAYS = 1024  # days between two records beyond which they are all alike
+# Outer edges in kilometres of the rings around a record, what lies beyond is one ring more, and how likely each is at
+# the start: a new place is mostly near an old one.
+RING_KM = (0.75, 1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
+RING_START = (0.3, 0.13, 0.12, 0.11, 0.11, 0.08, 0.06, 0.04, 0.03, 0.02)
+
 # Start of the spread of a record's weight to the cells around it: 0.8 stay, the rest falls by e a cell.
 SPREAD_STAYS = 0.8
 
@@ -106,7 +113,9 @@ class STMoEBertHistoryHead(nn.Module):
 
     def __init__(self, config: STMoEBertConfig):
         super().__init__()
-        self.num_slots = config.num_slots
+        # The tables below are over trained slots; slots of another length look up the one that their middle lies in.
+        self.num_slots, self.trained_num_slots = config.num_slots, config.trained_num_slots
+        self.slots_per_trained_slot = config.slots_per_trained_slot
         self.slot_decay = nn.Parameter(torch.empty(1))
         self.day_decay = nn.Parameter(torch.empty(1))
         self.other_kind_of_day = nn.Parameter(torch.empty(1))
@@ -114,8 +123,7 @@ class STMoEBertHistoryHead(nn.Module):
         self.mask_id = config.mask_id
 
         # The relation of two records takes few values, so the network runs over them once a batch, not over pairs.
-        self.num_days = config.num_days
-        self.num_day_buckets = round(2 * math.log2(config.num_days)) + 1
+        self.num_day_buckets = round(2 * math.log2(config.trained_num_days)) + 1
         self.relation = None
         if config.history_relation_size:
             features = 2 * len(CLOCK_HARMONICS) * 2 + len(SLOT_WIDTHS) + self.num_day_buckets + KINDS_OF_DAY
@@ -147,10 +155,10 @@ class STMoEBertHistoryHead(nn.Module):
     def _relation_features(self) -> Tensor:
         """[slots, slots, day buckets, kinds, features] of (asked slot, record's slot, days between, kinds of day)."""
         device = self.slot_decay.device
-        slots = torch.arange(self.num_slots, device=device)
-        angle = 2 * math.pi * slots / self.num_slots
+        slots = torch.arange(self.trained_num_slots, device=device)
+        angle = 2 * math.pi * slots / self.trained_num_slots
         clock = torch.stack([f(n * angle) for n in CLOCK_HARMONICS for f in (torch.sin, torch.cos)], dim=-1)
-        apart = _circular_distance(slots[:, None] - slots[None, :], self.num_slots).float()
+        apart = _circular_distance(slots[:, None] - slots[None, :], self.trained_num_slots).float()
         near = torch.stack([torch.exp(-apart / width) for width in SLOT_WIDTHS], dim=-1)
         parts = [
             clock[:, None, None, None, :],
@@ -159,8 +167,13 @@ class STMoEBertHistoryHead(nn.Module):
             torch.eye(self.num_day_buckets, device=device)[None, None, :, None, :],
             torch.eye(KINDS_OF_DAY, device=device)[None, None, None, :, :],
         ]
-        size = (self.num_slots, self.num_slots, self.num_day_buckets, KINDS_OF_DAY)
+        size = (self.trained_num_slots, self.trained_num_slots, self.num_day_buckets, KINDS_OF_DAY)
         return torch.cat([part.expand(*size, -1) for part in parts], dim=-1)
+
+    def _trained_slot(self, slot: Tensor) -> Tensor:
+        if self.slots_per_trained_slot == 1:
+            return slot
+        return ((slot + 0.5) / self.slots_per_trained_slot).long()
 
     def forward(self, inputs: Tensor, hidden: Tensor, asked: Tensor, attention_mask: Tensor) -> Tensor:
         """Log-weights of the history.
@@ -177,7 +190,7 @@ class STMoEBertHistoryHead(nn.Module):
         q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))[:, :, None, :]
         h = inputs[:, None, :, :]
         days = (q[..., DAY] - h[..., DAY]).abs()
-        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots)
+        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots) / self.slots_per_trained_slot
         same_kind = q[..., DAY_OFF] == h[..., DAY_OFF]
         same_weekday = q[..., WEEKDAY] == h[..., WEEKDAY]
         scores = (
@@ -190,8 +203,10 @@ class STMoEBertHistoryHead(nn.Module):
             # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
             kind = torch.where(same_kind, 1 - q[..., DAY_OFF], 3 - q[..., DAY_OFF])
             kind = torch.where(same_kind & same_weekday, 4, kind)
-            bucket = torch.arange(self.num_days, device=days.device).clamp(min=1).log2().mul(2).round().long()
-            index = (q[..., SLOT] * self.num_slots + h[..., SLOT]) * self.num_day_buckets + bucket[days]
+            far = torch.arange(FARTHEST_DAYS, device=days.device).clamp(min=1).log2().mul(2).round().long()
+            bucket = far.clamp(max=self.num_day_buckets - 1)[days.clamp(max=FARTHEST_DAYS - 1)]
+            of_slots = self._trained_slot(q[..., SLOT]) * self.trained_num_slots + self._trained_slot(h[..., SLOT])
+            index = of_slots * self.num_day_buckets + bucket
             table = self.relation(self._relation_features().to(self.relation[0].weight.dtype))
             scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
         if self.query is not None:
@@ -209,18 +224,22 @@ class STMoEBertSpread(nn.Module):
     """How the weight of a record spreads to the cells around its own: a learned kernel of the distance.
 
     People are seen now in one cell, now in the next, and half of their new cells lie beside old ones. The kernel sums
-    to 1 over its square; what falls off the grid is shared among the cells on it.
+    to 1 over its square; what falls off the grid is shared among the cells on it. For cells of another size than the
+    trained ones its logarithm is read between the trained distances.
     """
 
     def __init__(self, config: STMoEBertConfig):
         super().__init__()
-        self.radius = config.history_spread
+        self.trained_radius = config.history_spread
+        self.unit = config.cell_km / config.trained_cell_km  # trained cells a cell
+        self.radius = max(1, math.ceil(self.trained_radius / self.unit - 1e-9))
         self.height, self.width = config.grid_height, config.grid_width
         self.log_kernel = nn.Parameter(torch.empty(len(self._rings()[0])))
 
     def _rings(self) -> tuple[Tensor, Tensor]:
-        """Distances of the kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its own."""
-        step = torch.arange(-self.radius, self.radius + 1, device="cpu")
+        """Distances of the trained kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
+        own."""
+        step = torch.arange(-self.trained_radius, self.trained_radius + 1, device="cpu")
         squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
         return squared.float().sqrt(), ring
 
@@ -233,7 +252,16 @@ class STMoEBertSpread(nn.Module):
 
     def kernel(self) -> Tensor:
         """[2R + 1, 2R + 1] logarithm of the share that each offset gets."""
-        square = self.log_kernel.float()[self._rings()[1].to(self.log_kernel.device)]
+        log_kernel, (distance, ring) = self.log_kernel.float(), self._rings()
+        if self.unit == 1:
+            square = log_kernel[ring.to(log_kernel.device)]
+        else:
+            step = torch.arange(-self.radius, self.radius + 1, device="cpu") * self.unit
+            asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
+            above = torch.searchsorted(distance, asked).clamp(min=1)
+            share = (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
+            above, share = above.to(log_kernel.device), share.to(log_kernel.device)
+            square = torch.lerp(log_kernel[above - 1], log_kernel[above], share)
         return square - torch.logsumexp(square.flatten(), dim=0)
 
     def log_inside(self, kernel: Tensor, cell: Tensor) -> Tensor:
@@ -255,13 +283,89 @@ class STMoEBertSpread(nn.Module):
         table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
         return _look_up(table, index) - self.log_inside(kernel, from_cell)[:, None, :]
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Probabilities [B, Q, C] of the records' own cells -> of the cells that they spread to."""
+    def around(self, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells [P, S] that places `cell` [P] spread to, and the share of each; off the grid: cell 0, share 0."""
         kernel = self.kernel()
-        cells = torch.arange(maps.shape[-1], device=maps.device)
-        maps = maps / self.log_inside(kernel, cells).exp()
-        image = maps.reshape(-1, 1, self.height, self.width)
-        return F.conv2d(image, kernel.exp()[None, None], padding=self.radius).reshape(maps.shape)
+        step = torch.arange(-self.radius, self.radius + 1, device=cell.device)
+        x = (cell % self.width)[:, None, None] + step
+        y = (cell // self.width)[:, None, None] + step[:, None]
+        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
+        share = (kernel[None] - self.log_inside(kernel, cell)[:, None, None]).exp() * inside
+        return ((y * self.width + x) * inside).flatten(1), share.flatten(1)
+
+
+class STMoEBertFar(nn.Module):
+    """Where people go who go to no place of their history: how many kilometres from where they would have been.
+
+    The distance falls into a ring around a record of the history (drawn by its weight), with a probability that the
+    asked-for record's state tells; within a ring all cells of the grid are alike. So it needs no table of cells, and
+    kilometres mean the same on any grid.
+    """
+
+    def __init__(self, config: STMoEBertConfig):
+        super().__init__()
+        self.height, self.width, self.cell_km = config.grid_height, config.grid_width, config.cell_km
+        self.rings = nn.Linear(config.hidden_size, len(RING_KM) + 1)
+
+    def set_to_start(self) -> None:
+        init.zeros_(self.rings.weight)
+        init.copy_(self.rings.bias, torch.tensor(RING_START).log())
+
+    def log_rings(self, states: Tensor) -> Tensor:
+        """States [..., H] of asked-for records -> logarithm [..., R] of the probability of each ring."""
+        return F.log_softmax(self.rings(states).float(), dim=-1)
+
+    def ring(self, to_cell: Tensor, from_cell: Tensor) -> Tensor:
+        """Ring [..., Q, T] around `from_cell` [..., T] that `to_cell` [..., Q] lies in; R for the very cell."""
+        dx = to_cell[..., :, None] % self.width - from_cell[..., None, :] % self.width
+        dy = to_cell[..., :, None] // self.width - from_cell[..., None, :] // self.width
+        squared = dx * dx + dy * dy
+        edges = torch.tensor([(km / self.cell_km) ** 2 + 1e-6 for km in RING_KM], device=dx.device)
+        return torch.where(squared == 0, len(RING_KM) + 1, torch.bucketize(squared.float(), edges))
+
+    def cells_in_rings(self, cell: Tensor) -> Tensor:
+        """How many cells [..., R] of the grid lie in each ring around `cell` [...]; the last ring is the rest."""
+        x, y = cell % self.width, cell // self.width
+        left, right, down, up = x, self.width - 1 - x, y, self.height - 1 - y
+        within = []
+        for km in RING_KM:
+            radius = math.isqrt(int((km / self.cell_km) ** 2 + 1e-6))
+            table = quarter_disk((km / self.cell_km) ** 2 + 1e-6).to(cell.device)
+            # Four quarters, each with one of its two axes: together everything around the cell but the cell.
+            quarters = ((right, up), (up, left), (left, down), (down, right))
+            within.append(sum(table[a.clamp(max=radius), b.clamp(max=radius)] for a, b in quarters))
+        within.append(torch.full_like(x, self.width * self.height - 1))
+        return torch.stack(within, dim=-1).diff(dim=-1, prepend=torch.zeros_like(x)[..., None])
+
+    def log_share(self, log_rings: Tensor, to_cell: Tensor, from_cell: Tensor) -> Tensor:
+        """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q], by rings [B, Q, R]."""
+        counts = self.cells_in_rings(from_cell).float()  # [B, T, R]
+        ring = self.ring(to_cell, from_cell)  # [B, Q, T]
+        # What would fall into rings that have no cell is shared among the others.
+        possible = (log_rings.exp() @ (counts > 0).float().transpose(1, 2)).clamp(min=1e-9).log()
+        of_ring = F.pad(log_rings, (0, 1), value=-math.inf).gather(2, ring)
+        size = F.pad(counts, (0, 1), value=1.0).gather(2, ring.transpose(1, 2)).transpose(1, 2)
+        return of_ring - size.clamp(min=1).log() - possible
+
+    def shares(self, weight: Tensor, log_rings: Tensor, to_cell: Tensor, from_cell: Tensor) -> Tensor:
+        """Probabilities [Q, K] of cells `to_cell` [K] of one row, by weights [Q, P] of places `from_cell` [P]."""
+        counts, rings = self.cells_in_rings(from_cell).float(), log_rings.exp()
+        weight = weight / (rings @ (counts > 0).float().t()).clamp(min=1e-9)
+        ring = self.ring(to_cell, from_cell)  # [K, P]
+        result = weight.new_zeros(len(weight), len(to_cell))
+        for number in range(rings.shape[1]):
+            in_ring = (ring == number) / counts[:, number].clamp(min=1)
+            result += rings[:, number, None] * (weight @ in_ring.t())
+        return result
+
+
+@functools.cache
+def quarter_disk(squared_radius: float) -> Tensor:
+    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b, i^2 + j^2 <= r^2 there are: [r + 1, r + 1] by a and b."""
+    radius = math.isqrt(int(squared_radius))
+    i = torch.arange(radius + 1, device="cpu")
+    inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared_radius) & (i[:, None] >= 1)
+    return inside.long().cumsum(0).cumsum(1)
 
 
 class STMoEBertGate(nn.Linear):
@@ -276,3 +380,22 @@ def _look_up(table: Tensor, index: Tensor) -> Tensor:
 def _circular_distance(difference: Tensor, period: int) -> Tensor:
     difference = difference.abs()
     return torch.minimum(difference, period - difference)
+
+
+def positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions [B, Q] of the true entries of a [B, T] mask, in order, and which of them exist."""
+    counts = mask.sum(-1)
+    width = int(counts.max()) if len(counts) else 0
+    position = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, :width]
+    return position, torch.arange(width, device=mask.device) < counts[:, None]
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """logsumexp over the last dimension whose gradient is 0, not nan, where all of it is -inf."""
+    dead = torch.isneginf(x).all(-1)
+    safe = x.masked_fill(dead[..., None], 0.0)
+    return torch.logsumexp(safe, dim=-1).masked_fill(dead, -math.inf)
+
+
+def logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return logsumexp(torch.stack([a, b], dim=-1))

@@ -5,6 +5,7 @@ the grid, K candidate cells of a row, E experts, H hidden.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,45 +14,26 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import MoEModelOutput
-from transformers.models.bert.modeling_bert import BertEncoder, BertLayer, BertSelfAttention
+from transformers.models.bert.modeling_bert import BertSelfAttention
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
-from .experts_stmoe_bert import (
-    GROUPED_EXPERTS,
-    STMoEBertAddNorm,
-    STMoEBertExperts,
-    STMoEBertRouter,
-    STMoEBertSparseMoeBlock,
-)
+from .experts_stmoe_bert import GROUPED_EXPERTS, STMoEBertEncoder, STMoEBertExperts, STMoEBertLayer, STMoEBertRouter
 from .heads_stmoe_bert import (
     HISTORY_WEIGHT,
     STMoEBertCellHead,
+    STMoEBertFar,
     STMoEBertGate,
     STMoEBertHistoryHead,
     STMoEBertSpread,
+    logaddexp,
+    logsumexp,
+    positions,
 )
 from .outputs_stmoe_bert import STMoEBertOutput
 from .records import CELL, INPUT_COLUMNS, NO_LABEL
-
-
-class STMoEBertLayer(BertLayer):
-    """A BertLayer whose feed-forward is dense or a mixture of experts, as the configuration says."""
-
-    def __init__(self, config: STMoEBertConfig, layer_idx: int):
-        super().__init__(config, layer_idx=layer_idx)
-        if layer_idx in config.sparse_layers:
-            self.intermediate = STMoEBertSparseMoeBlock(config)
-            self.output = STMoEBertAddNorm(config)
-
-
-class STMoEBertEncoder(BertEncoder):
-    def __init__(self, config: STMoEBertConfig):
-        nn.Module.__init__(self)
-        self.config = config
-        self.layer = nn.ModuleList([STMoEBertLayer(config, index) for index in range(config.num_hidden_layers)])
 
 
 class STMoEBertPreTrainedModel(PreTrainedModel):
@@ -104,7 +86,7 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.down_proj_bias)
         elif isinstance(module, STMoEBertHistoryHead):
             module.set_to_time_kernel()
-        elif isinstance(module, STMoEBertSpread):
+        elif isinstance(module, (STMoEBertSpread, STMoEBertFar)):
             module.set_to_start()
         elif isinstance(module, STMoEBertCityEmbedding):
             init.zeros_(module.weight)
@@ -136,35 +118,85 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         city: Tensor | None = None,
+        asked_alone: Tensor | bool | None = None,
         **kwargs,
     ) -> MoEModelOutput:
-        """Encode records.
+        """Encode records, in time order.
 
         Args:
             inputs: [B, T, 6] integers, columns as in `INPUT_COLUMNS`; the cell is `mask_id` where asked for.
             attention_mask: [B, T], 1 where there is a record. By default from the padding cells of `inputs`.
             inputs_embeds: [B, T, H], in place of the embedding of `inputs`.
             city: [B] number of each row's city in `config.cities`, -1 where it is unknown. By default all are.
+            asked_alone: [B] or one for all: whether each asked-for record is encoded as if it were the only one, from
+                the history alone. Its state then depends on nothing else that is asked, and the history's on nothing
+                that is. By default asked-for records see each other.
         """
         if inputs is None and inputs_embeds is None:
             raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
         if inputs is not None and attention_mask is None:
             attention_mask = self._where_there_is_a_record(inputs)
-        hidden = self.embeddings(inputs, attention_mask, city) if inputs_embeds is None else inputs_embeds
+        alone = None
+        if asked_alone is not None and asked_alone is not False:
+            if inputs is None or inputs_embeds is not None:
+                raise ValueError("asked_alone needs inputs, which say what is asked for, and no inputs_embeds")
+            alone = torch.as_tensor(asked_alone, device=inputs.device).expand(len(inputs))
+        hidden = inputs_embeds
+        if hidden is None:
+            hidden = self.embeddings(inputs, attention_mask, city, alone)
         if hidden.shape[1] > self.config.max_seq_length:
             raise ValueError(
                 f"a row has {hidden.shape[1]} records; this model takes {self.config.max_seq_length} (max_seq_length)."
                 " Shorten the history (input_seq_length) or raise max_seq_length"
             )
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=attention_mask)
+        keys = (
+            attention_mask if alone is None else self._keys_of_the_alone(inputs, attention_mask, alone, hidden.dtype)
+        )
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=keys)
         return MoEModelOutput(last_hidden_state=self.encoder(hidden, attention_mask=mask, **kwargs).last_hidden_state)
+
+    def _keys_of_the_alone(self, inputs: Tensor, attention_mask: Tensor, alone: Tensor, dtype: torch.dtype) -> Tensor:
+        """Attention mask [B, T] without the asked-for records of rows that are asked alone.
+
+        Where such a row has no history, each of its records sees itself: then it is [B, 1, T, T], 0 where one is seen.
+        """
+        is_asked = inputs[..., CELL] == self.config.mask_id
+        keys = (attention_mask != 0) & ~(alone[:, None] & is_asked)
+        nothing = ~keys.any(1)
+        if not bool(nothing.any()):
+            return keys.long()
+        seen = keys[:, None, :] | (
+            nothing[:, None, None] & torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
+        )
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+@dataclass
+class AskedFor:
+    """What the heads know of the asked-for records of a batch.
+
+    Attributes:
+        states: [B, Q, H] of the encoder.
+        exists: [B, Q]; a row may have fewer.
+        cell: [B, T] cells of all records, at what is no history any cell of the grid.
+        history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
+        to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
+    """
+
+    states: Tensor
+    exists: Tensor
+    cell: Tensor | None = None
+    history: Tensor | None = None
+    to_history: Tensor | None = None
+    to_others: Tensor | None = None
 
 
 class STMoEBertForMobility(STMoEBertPreTrainedModel):
     """ST-MoE-BERT with its head: the cell of every asked-for record.
 
-    The probability of a cell is a mixture, by a learned gate, of the weights of the history's records in that cell
-    and of a distribution over all cells (uniform without `cell_head`).
+    The probability of a cell is a mixture, by a learned gate, of the weights of the history's records in and around
+    that cell, and of the others: a distribution over all cells (`cell_head`), over the distance from the history
+    (`history_far`), or all cells alike.
     """
 
     def __init__(self, config: STMoEBertConfig):
@@ -172,6 +204,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         self.model = STMoEBertModel(config)
         self.history_head = STMoEBertHistoryHead(config) if config.history_head else None
         self.spread = STMoEBertSpread(config) if config.history_head and config.history_spread else None
+        self.far = STMoEBertFar(config) if config.history_far else None
         self.cell_head = STMoEBertCellHead(config) if config.cell_head else None
         self.gate = STMoEBertGate(config.hidden_size, 1) if config.history_head else None
         self.post_init()
@@ -203,6 +236,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         num_candidates: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_router_logits: bool | None = None,
+        asked_alone: Tensor | bool | None = None,
         **kwargs,
     ) -> STMoEBertOutput:
         """Predict the cells of the asked-for records, or the loss at the labelled ones.
@@ -217,7 +251,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             num_candidates: give log-probabilities of candidate cells only: of each row this many of the most probable
                 cells, and all of the history's.
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
-            city: among the other keywords, which go to the encoder: see `STMoEBertModel.forward`.
+            asked_alone: [B] or one for all: answer each asked-for record from the history alone, so that an answer
+                depends on nothing else that is asked; see `STMoEBertModel.forward`.
+            city: among the other keywords, which go to the encoder.
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
         if inputs is not None and attention_mask is None:
@@ -228,24 +264,25 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             output_router_logits=sparse and (keep_router or labels is not None),
+            asked_alone=asked_alone,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
         if attention_mask is None:
             attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
-        is_asked = self._asked_for(inputs, labels, attention_mask)
-        position, exists = _positions(is_asked)  # [B, Q]
-        states = hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1]))  # [B, Q, H]
-        history = gate = None
+        is_asked = self._is_asked_for(inputs, labels, attention_mask)
+        position, exists = positions(is_asked)  # [B, Q]
+        asked = AskedFor(hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1])), exists)
         if self.history_head is not None and inputs is not None:
-            history = self.history_head(inputs, hidden, position, attention_mask)
-            gate = self._log_gate(states, history)
+            asked.cell = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
+            asked.history = self.history_head(inputs, hidden, position, attention_mask)
+            asked.to_history, asked.to_others = self._log_gate(asked.states, asked.history)
 
         loss = logits = candidates = log_probability = aux_loss = expert_load = None
         if labels is not None:
             row_labels = labels.gather(1, position).masked_fill(~exists, NO_LABEL)
             labelled = row_labels != NO_LABEL
-            log_probability = self._log_probability(states, history, gate, inputs, row_labels, labelled)
+            log_probability = self._log_probability(asked, row_labels, labelled)
             if num_items_in_batch is None:
                 num_items_in_batch = labelled.sum()
             num_items = torch.as_tensor(num_items_in_batch, device=hidden.device).clamp(min=1)
@@ -256,14 +293,16 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
                 aux_loss = (row_loss * labelled.sum(-1)).sum() / num_items
                 loss = loss + self.config.router_aux_loss_coef * aux_loss
         if num_candidates is not None:
-            logits, candidates = self._candidate_logits(states, history, gate, inputs, exists, num_candidates)
+            logits, candidates = self._candidate_logits(asked, num_candidates)
         elif labels is None:
-            logits = self._all_logits(states, history, gate, inputs)[exists]
+            everywhere = torch.arange(self.config.num_cells, device=hidden.device)
+            rows = [self._row_logits(asked, row, everywhere)[exists[row]] for row in range(len(hidden))]
+            logits = torch.cat(rows) if rows else hidden.new_zeros(0, self.config.num_cells)
         return STMoEBertOutput(
             loss=loss,
             logits=logits,
             candidates=candidates,
-            history=None if num_candidates is None else history,
+            history=None if num_candidates is None else asked.history,
             log_probability=log_probability,
             aux_loss=aux_loss,
             expert_load=expert_load,
@@ -272,34 +311,38 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _asked_for(self, inputs: Tensor | None, labels: Tensor | None, attention_mask: Tensor) -> Tensor:
+    def _is_asked_for(self, inputs: Tensor | None, labels: Tensor | None, attention_mask: Tensor) -> Tensor:
         if inputs is not None:
             return (inputs[..., CELL] == self.config.mask_id) & (attention_mask != 0)
         return attention_mask != 0 if labels is None else labels != NO_LABEL
 
     def _log_gate(self, states: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-weights [B, Q] of the history and of all cells; a row without history leaves all to the latter."""
+        """Log-weights [B, Q] of the history and of the others; a row without history leaves all to the latter."""
         gate = self.gate(states)[..., 0].float()
         has_history = torch.isfinite(history).any(-1)
         to_history = F.logsigmoid(gate).masked_fill(~has_history, -math.inf)
         return to_history, F.logsigmoid(-gate).masked_fill(~has_history, 0.0)
 
-    def _log_probability(self, states, history, gate, inputs, labels, labelled) -> Tensor:
-        """Log-probability [B, Q] of the labels, 0 where there is none."""
+    def _log_probability(self, asked: AskedFor, labels: Tensor, labelled: Tensor) -> Tensor:
+        """Log-probability [B, Q] of the labels [B, Q], 0 where there is none."""
         chosen = labels[labelled]
         if self.cell_head is not None:
-            log_probability = self.cell_head.log_probability(states[labelled], chosen)
+            others = self.cell_head.log_probability(asked.states[labelled], chosen)
         else:
-            log_probability = states.new_full(chosen.shape, -math.log(self.config.num_cells), dtype=torch.float32)
-        if history is not None:
-            if self.spread is None:
-                hit = inputs[:, None, :, CELL] == labels[..., None]
-                from_history = _logsumexp(history.masked_fill(~hit, -math.inf))[labelled]
-            else:
-                share = self.spread.between(labels, inputs[..., CELL].clamp(max=self.config.num_cells - 1))
-                from_history = _logsumexp(history + share)[labelled]
-            to_history, to_all = gate[0][labelled], gate[1][labelled]
-            log_probability = _logaddexp(to_history + from_history, to_all + log_probability)
+            others = asked.states.new_full(chosen.shape, -math.log(self.config.num_cells), dtype=torch.float32)
+        if asked.history is None:
+            return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, others)
+        if self.spread is None:
+            hit = asked.cell[:, None, :] == labels[..., None]
+            from_history = logsumexp(asked.history.masked_fill(~hit, -math.inf))[labelled]
+        else:
+            from_history = logsumexp(asked.history + self.spread.between(labels, asked.cell))[labelled]
+        if self.far is not None:
+            share = self.far.log_share(self.far.log_rings(asked.states), labels, asked.cell)
+            far = logsumexp(asked.history + share)[labelled]
+            has_history = torch.isfinite(asked.to_history[labelled])
+            others = torch.where(has_history, far, others)
+        log_probability = logaddexp(asked.to_history[labelled] + from_history, asked.to_others[labelled] + others)
         return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, log_probability)
 
     def _balance(self, router_logits: tuple[Tensor, ...], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -319,86 +362,69 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             loads.append(load.mean(0) / top_k)
         return torch.stack(losses).mean(0), torch.stack(loads)
 
-    def _all_logits(self, states, history, gate, inputs) -> Tensor:
-        """Log-probabilities [B, Q, C] of all cells."""
-        if self.cell_head is not None:
-            logits = self.cell_head(states)
-        else:
-            size = (*states.shape[:2], self.config.num_cells)
-            logits = states.new_full(size, -math.log(self.config.num_cells), dtype=torch.float32)
-        if history is None:
-            return logits
-        cells = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
-        from_history = torch.zeros_like(logits).scatter_add_(
-            2, cells[:, None, :].expand(-1, history.shape[1], -1), history.exp()
-        )
-        if self.spread is not None:
-            from_history = self.spread(from_history)
-        return (gate[0].exp()[..., None] * from_history + gate[1].exp()[..., None] * logits.exp()).log()
-
-    def _candidate_logits(self, states, history, gate, inputs, exists, num_candidates) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [B, Q, K] of candidate cells [B, K], row by row, so that one [Q, C] tensor exists."""
+    def _candidate_logits(self, asked: AskedFor, num_candidates: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, Q, K] of candidate cells [B, K], row by row, so that one [Q, K] tensor exists."""
         rows = []
-        for row in range(len(states)):
-            row_history = None
-            if history is not None:
-                row_history = (history[row], inputs[row, :, CELL], gate[0][row].exp(), gate[1][row].exp())
-            rows.append(self._row_candidates(states[row], row_history, exists[row], num_candidates))
+        for row in range(len(asked.states)):
+            cells = self._row_candidates(asked, row, num_candidates)
+            rows.append((self._row_logits(asked, row, cells), cells))
         width = max((len(cells) for _, cells in rows), default=0)
+        if not rows:
+            return asked.states.new_zeros(0, 0, 0), asked.exists.new_zeros(0, 0, dtype=torch.long)
         logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
         candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
         return logits, candidates
 
-    def _row_candidates(self, states: Tensor, history, exists: Tensor, num_candidates: int) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [Q, K] and candidate cells [K] of a row.
+    def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
+        """The places [P] of a row's history, and their weights [Q, P]."""
+        weight = asked.history[row].exp()  # [Q, T]
+        is_history = torch.isfinite(asked.history[row]).any(0)
+        places, index = asked.cell[row, is_history].unique(return_inverse=True)
+        of_places = weight.new_zeros(len(weight), len(places)).index_add(1, index, weight[:, is_history])
+        return places, of_places
 
-        The spread is linear: one map, summed over the asked-for records, tells the most probable cells, and the others
-        need no map. (A map of the grid for each asked-for record took two thirds of the time of prediction.)
-        """
-        num_cells = self.config.num_cells
-        everywhere = None if self.cell_head is None else self.cell_head(states).exp()  # [Q, C]
-        mass = states.new_zeros(num_cells, dtype=torch.float32)
-        if history is not None:
-            log_weight, own_cells, to_history, to_all = history  # [Q, T], [T], [Q], [Q]
-            weight = log_weight.exp()
-            cells_in_use = own_cells.clamp(max=num_cells - 1)
-            mass.scatter_add_(0, cells_in_use, (weight * (to_history * exists)[:, None]).sum(0))
-            if self.spread is not None:
-                mass = self.spread(mass[None, None])[0, 0]
-        if everywhere is not None:
-            share = exists.float() if history is None else to_all * exists
-            mass = mass + share @ everywhere
-        cells = mass.topk(min(num_candidates, num_cells)).indices
-        if history is not None:
-            cells = torch.cat([cells, own_cells[torch.isfinite(log_weight).any(0)]])
-        cells = cells.unique()
-        probability = mass.new_full((len(states), 1), 1 / num_cells) if everywhere is None else everywhere[:, cells]
-        if history is None:
-            return probability.expand(-1, len(cells)).log(), cells
-        if self.spread is None:
-            reach = (cells[:, None] == cells_in_use).to(weight.dtype)  # [K, T]
+    def _row_candidates(self, asked: AskedFor, row: int, num_candidates: int) -> Tensor:
+        """Candidate cells [K] of a row in ascending order: the most probable ones, and all of the history's."""
+        num_cells, exists = self.config.num_cells, asked.exists[row].float()
+        cells = torch.arange(min(num_candidates, num_cells), device=exists.device)
+        places = cells[:0]
+        mass = torch.zeros_like(cells, dtype=torch.float32)
+        if asked.history is not None:
+            places, weight = self._row_places(asked, row)
+            of_place = (asked.to_history[row].exp() * exists) @ weight
+            if len(places):
+                cells, mass = places, of_place
+            if self.spread is not None and len(places):
+                around, share = self.spread.around(places)
+                cells, index = around.flatten().unique(return_inverse=True)
+                mass = of_place.new_zeros(len(cells)).index_add(0, index, (share * of_place[:, None]).flatten())
+        if self.cell_head is not None:
+            share = exists if asked.history is None else asked.to_others[row].exp() * exists
+            everywhere = share @ self.cell_head(asked.states[row]).exp()
+            mass = everywhere.index_add(0, cells, mass)
+            cells = torch.arange(num_cells, device=cells.device)
+        best = cells[mass.topk(min(num_candidates, len(cells))).indices]
+        return torch.cat([best, places]).unique()
+
+    def _row_logits(self, asked: AskedFor, row: int, cells: Tensor) -> Tensor:
+        """Log-probabilities [Q, K] of cells [K] for the asked-for records of a row."""
+        states = asked.states[row]
+        if self.cell_head is not None:
+            others = self.cell_head(states).exp()[:, cells]
         else:
-            reach = self.spread.between(cells[None], cells_in_use[None])[0].exp()
-        return (to_history[:, None] * (weight @ reach.t()) + to_all[:, None] * probability).log(), cells
-
-
-def _positions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions [B, Q] of the true entries of a [B, T] mask, in order, and which of them exist."""
-    counts = mask.sum(-1)
-    width = int(counts.max()) if len(counts) else 0
-    position = torch.argsort((~mask).to(torch.uint8), dim=-1, stable=True)[:, :width]
-    return position, torch.arange(width, device=mask.device) < counts[:, None]
-
-
-def _logsumexp(x: Tensor) -> Tensor:
-    """logsumexp over the last dimension whose gradient is 0, not nan, where all of it is -inf."""
-    dead = torch.isneginf(x).all(-1)
-    safe = x.masked_fill(dead[..., None], 0.0)
-    return torch.logsumexp(safe, dim=-1).masked_fill(dead, -math.inf)
-
-
-def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    return _logsumexp(torch.stack([a, b], dim=-1))
+            size = (len(states), len(cells))
+            others = states.new_full(size, 1 / self.config.num_cells, dtype=torch.float32)
+        if asked.history is None:
+            return others.log()
+        places, weight = self._row_places(asked, row)
+        if self.far is not None and len(places):
+            others = self.far.shares(weight, self.far.log_rings(states), cells, places)
+        if self.spread is None:
+            reach = (cells[:, None] == places).to(weight.dtype)  # [K, P]
+        else:
+            reach = self.spread.between(cells[None], places[None])[0].exp()
+        to_history, to_others = asked.to_history[row].exp()[:, None], asked.to_others[row].exp()[:, None]
+        return (to_history * (weight @ reach.t()) + to_others * others).log()
 
 
 __all__ = ["STMoEBertForMobility", "STMoEBertModel", "STMoEBertPreTrainedModel"]

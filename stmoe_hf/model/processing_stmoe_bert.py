@@ -122,6 +122,8 @@ class MobilityProcessor(ProcessorMixin):
             batch["labels"] = torch.from_numpy(labels)
         if "city" in windows[0]:
             batch["city"] = torch.tensor([int(window["city"]) for window in windows])
+        if "asked_alone" in windows[0]:
+            batch["asked_alone"] = torch.tensor([bool(window["asked_alone"]) for window in windows])
         return batch
 
     def __call__(self, trajectories: Any, return_tensors: str | None = "pt") -> BatchFeature:

@@ -26,6 +26,7 @@ class PredictionSettings:
         num_candidates: the candidates are so many of the most probable cells, and all of the history's.
         input_seq_length, predict_seq_length: records in and out of a block of the published regime, whose predictions
             are fed back as history; with `predict_seq_length` None the horizon is predicted in one shot.
+        asked_alone: each asked-for record is answered from the history alone, whatever else is asked.
     """
 
     decoder: str = "balanced"
@@ -33,6 +34,7 @@ class PredictionSettings:
     num_candidates: int = 32
     input_seq_length: int | None = None
     predict_seq_length: int | None = None
+    asked_alone: bool = False
 
 
 @torch.no_grad()
@@ -65,6 +67,8 @@ def predict_cells(
         part = _cut(inputs[rows], labels[rows], in_block, settings.input_seq_length, grid.pad_id)
         if "city" in batch:
             part["city"] = batch["city"][rows]
+        if settings.asked_alone:
+            part["asked_alone"] = torch.ones(len(rows), dtype=torch.bool, device=inputs.device)
         output = model(**part, num_candidates=settings.num_candidates)
         probabilities = output.logits.exp()
         exists = torch.arange(probabilities.shape[1], device=inputs.device) < in_block.sum(-1, keepdim=True)

@@ -82,6 +82,9 @@ class ModelArguments:
     history_spread: int | None = field(
         default=None, metadata={"help": "Cells that the weight of a history's record spreads around its own."}
     )
+    history_far: bool | None = field(
+        default=None, metadata={"help": "What is not history goes by kilometres from it, not to all cells alike."}
+    )
     record_features: bool | None = field(
         default=None, metadata={"help": "Tell of each record what its cell is to the person."}
     )
@@ -158,6 +161,13 @@ class DataArguments:
         default=None, metadata={"help": "A training window every so many records; unset: one a user and epoch."}
     )
     windows_per_user: int = field(default=1, metadata={"help": "Training windows a user and epoch (one shot)."})
+    alone_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training windows whose asked-for records are asked alone, as forecasts ask them; the"
+            " others see when the person was observed in the horizon."
+        },
+    )
     min_history_days: int = field(default=14, metadata={"help": "Fewest days before the cut of a training window."})
     min_horizon_days: int = field(default=5, metadata={"help": "Fewest days after the cut of a training window."})
 
