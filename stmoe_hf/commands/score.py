@@ -10,6 +10,8 @@ from ..data.errors import DataError
 from ..data.files import open_aside
 from ..data.submission import read_table
 from ..metrics import EDITIONS, score
+from ..metrics.score import grid_of
+from ..model.spacetime import Grid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
     )
-    parser.add_argument("--data", help="folder or file of the city, whose city.json says how large its cells are")
+    parser.add_argument(
+        "--data", help="the city's folder, whose city.json has its cell size; unset: that beside a file"
+    )
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
 
@@ -47,11 +51,14 @@ def run(args: argparse.Namespace) -> int:
             f"{others} users of the reference were not predicted; --only_predicted scores the others without them"
         )
     grid = None
-    if args.data:
+    if args.data is not None:
         described = describe(args.data)
         if described is None:
             raise DataError(f"there is no city.json in or beside {args.data}")
         grid = described[1].grid
+    grid = grid or grid_of(prediction, reference)
+    if grid != Grid():
+        print(f"the city.json says: {grid.width} x {grid.height} cells of {grid.cell_km:g} km", file=sys.stderr)
     scores = score(prediction, reference, args.edition, grid=grid, progress=True)
     if args.per_user:
         with open_aside(Path(args.per_user)) as file:

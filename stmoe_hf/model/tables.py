@@ -230,7 +230,7 @@ def _one(value: Any) -> Any:
         near = float(value)
         if near != near:
             return None
-        if abs(near) >= 2**63 or value != int(value):
+        if abs(near) >= 2**64 or value != int(value):
             return _UNREADABLE
     elif not isinstance(value, numbers.Integral):
         return _UNREADABLE

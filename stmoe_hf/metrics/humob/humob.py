@@ -2,7 +2,6 @@
 
 import datasets
 import evaluate
-import numpy as np
 
 from stmoe_hf.metrics import score
 from stmoe_hf.model.spacetime import Grid
@@ -24,9 +23,10 @@ _CITATION = """\
 
 _INPUTS = """
 Args:
-    predictions, references: lists of records [uid, d, t, x, y] in any order, the same (uid, d, t) in both.
+    predictions, references: tables of uid, d, t, x, y (DataFrames, data sets, dicts of columns, files), or lists of
+        records [uid, d, t, x, y], in any order, the same (uid, d, t) in both.
     edition: humob2024 or humob2025.
-    cell_km: side of a cell in kilometres, 0.5 by default.
+    cell_km: side of a cell in kilometres; by default as the tables' city.json says, else 0.5.
 Returns:
     edition, users, days, records, geobleu, dtw (km), accuracy.
 """
@@ -45,6 +45,12 @@ class Humob(evaluate.Metric):
             reference_urls=["https://github.com/yahoojapan/geobleu"],
         )
 
-    def _compute(self, predictions, references, edition, cell_km=0.5):
-        ours, theirs = (np.array(side, np.int64).reshape(-1, 5) for side in (predictions, references))
-        return score(ours, theirs, edition, grid=Grid(cell_km=cell_km)).to_dict()
+    def compute(self, *, predictions=None, references=None, **kwargs):
+        """The scores; tables are scored as they come, lists of records may also have been added in batches before."""
+        if predictions is None or references is None or self.writer is not None or self.num_process > 1:
+            return super().compute(predictions=predictions, references=references, **kwargs)
+        return self._compute(predictions, references, **kwargs)
+
+    def _compute(self, predictions, references, edition, cell_km=None):
+        grid = None if cell_km is None else Grid(cell_km=cell_km)
+        return score(predictions, references, edition, grid=grid).to_dict()
