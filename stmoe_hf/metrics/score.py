@@ -143,8 +143,8 @@ def score(
 
     Args:
         generated, reference: any tables of uid, d, t, x, y that `tables.to_table` takes (DataFrames, data sets, rows,
-            mappings of columns, arrays [N, 5]), or files that `data.submission.read_table` reads; in any row order, the same
-            (uid, d, t) on both sides.
+            mappings of columns, arrays [N, 5]), or files that `data.submission.read_table` reads; in any row order,
+            the same (uid, d, t) on both sides.
         edition: humob2024 or humob2025; their scores cannot be compared with each other.
         order: of the longest n-grams; the edition's by default.
         beta: decay of the proximity by cell.
