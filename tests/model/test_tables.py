@@ -70,7 +70,7 @@ def test_frames_of_polars_are_taken():
     "value", [3, None, "records.csv", TABLE["x"], np.zeros((2, 3)), [1, 2], [(1, 2)], pd.DataFrame]
 )
 def test_what_is_no_table_is_told_which_kinds_are_taken(value):
-    with pytest.raises(ValueError, match="this is no table but .*; taken are a DataFrame of pandas or polars"):
+    with pytest.raises(ValueError, match=r"this is no table but .*; taken are a DataFrame of pandas or polars"):
         to_table(value)
 
 
