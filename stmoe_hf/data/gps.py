@@ -177,7 +177,7 @@ def points_to_city(
         text = f"{len(stray_rows):,} points are years away from most others: {_named(stray_rows)}"
         if align is None and outliers == "refuse":
             raise BadPoints(
-                f"{text}. outliers drop leaves them out, keep takes them; or give first_date and num_days", stray_rows
+                f"{text} (outliers drop leaves them out, keep takes them; or give first_date and num_days)", stray_rows
             )
         said.append(f"{text}; they are left out")
         bad += stray_rows
@@ -266,8 +266,8 @@ def _checked(
     for role in ("user", "time"):
         lost = table[role].isna().to_numpy(bool)
         if not pd.api.types.is_numeric_dtype(table[role]) and not pd.api.types.is_datetime64_any_dtype(table[role]):
-            text = table[role].astype("str")
-            lost = lost | ((text == "") | text.str.isspace()).to_numpy(bool, na_value=False)
+            words = table[role].astype("str")
+            lost = lost | ((words == "") | words.str.isspace()).to_numpy(bool, na_value=False)
         reasons |= {int(row): "the user or the time is missing" for row in np.flatnonzero(lost)}
     times = parse_times(table["time"], time_format)
     latitude, longitude = (_degrees(table[role]) for role in ("latitude", "longitude"))

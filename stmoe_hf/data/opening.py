@@ -175,7 +175,7 @@ def read_header(path: Path, wanted: Any = ()) -> Header:
             raw = raw.partition(b"\r")[0] or raw  # lines may end in \r alone
             if len(raw) > LONGEST_LINE:
                 raise too_long(path, number)
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "replace").strip("\r\n")
             if line:
                 break
         if not raw:
