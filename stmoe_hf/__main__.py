@@ -7,9 +7,11 @@ import sys
 
 # Command -> what it does. Each is a module of stmoe_hf.commands, imported only when it is called.
 COMMANDS = {
+    "backtest": "forecast the last days of people's past and score it beside counting: how far to trust a forecast",
     "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     "demo": "train on a generated city A, fine-tune on B, predict and score: the whole way in minutes",
     "export": "write a city as a dataset for the Hub: parquet and a card",
+    "forecast": "say where people will be in the days to come, from records or GPS points, without training",
     "gps": "turn GPS points (csv, parquet, GeoLife) into the records of a city of any grid",
     "locate": "give records or predictions latitude, longitude and time: GeoJSON or csv",
     "predict": "predict the records that a file asks for with a saved model, and write a submission",

@@ -9,9 +9,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 
 from ..model.spacetime import Calendar, Grid
-from .description import DESCRIPTION, describe
+from .description import DESCRIPTION, USERS, describe
 from .editions import Edition, find_file, get_edition
 from .errors import DataError
 from .geography import Place
@@ -35,6 +36,7 @@ class City:
     Attributes:
         name, edition, grid, calendar, source: what it is and from which files it was prepared.
         place: where it lies and when its first day was, if its `city.json` says so.
+        users: columns uid, user: what people are called in the points that the city was made from, if it was.
         dataset: `datasets.Dataset`, memory-mapped, one row a user: uid, and day, slot, cell as lists.
         uids, lengths, masked_counts: [users] uid, records and masked records of each user.
         first_days, last_days: [users] the days of each user's first and last record.
@@ -49,7 +51,9 @@ class City:
         dataset: datasets.Dataset,
         source: list[Path],
         place: Place | None = None,
+        users: pd.DataFrame | None = None,
     ):
+        self.users = users
         self.name, self.edition, self.grid, self.calendar = name, edition, grid, calendar
         self.dataset, self.source, self.place = dataset, source, place
         table = dataset.data.table
@@ -222,4 +226,10 @@ def open_city(
     root = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "stmoe_hf")
     folder = prepare(files, grid, calendar, root, progress)
     dataset = datasets.Dataset.from_file(str(folder / USERS_FILE))
-    return City(source.name, source.edition, grid, calendar, dataset, files, source.place)
+    return City(source.name, source.edition, grid, calendar, dataset, files, source.place, _users(source.path))
+
+
+def _users(records: Path) -> pd.DataFrame | None:
+    """The table of people beside records that were made from points."""
+    file = records.parent / USERS
+    return pd.read_csv(file, dtype={"user": str}) if file.is_file() and describe(records) is not None else None

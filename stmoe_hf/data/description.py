@@ -24,6 +24,7 @@ from .files import open_aside
 from .geography import Place
 
 DESCRIPTION = "city.json"
+USERS = "users.csv"  # beside records that were made from points: what the people of the points are called
 OWN = "own"  # the name of the edition of such data
 
 

@@ -63,6 +63,18 @@ def open_aside(path: Path, mode: str = "w", compresslevel: int = 6) -> Iterator[
         aside.unlink(missing_ok=True)
 
 
+def refuse_unwritable(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise if a file of this name cannot be written, or would hold something else than its name says."""
+    if not path.name.endswith(suffixes):
+        raise ValueError(f"{path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise PermissionError(f"{path} cannot be written: no permission")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+
+
 def refuse_full_folder(folder: Path) -> None:
     """Raise FileExistsError if this cannot become the name of a new folder."""
     if folder.exists() and not folder.is_dir():

@@ -104,6 +104,12 @@ class Place:
         longitude = (self.longitude + km_east / east + 180) % 360 - 180
         return self.latitude + km_north / north, longitude
 
+    def day_of(self, date: str, calendar: Calendar) -> int:
+        """The number of the day of an ISO date; DataError where each person has dates of their own."""
+        if self.aligned:
+            raise DataError(f"each person of this city has a calendar of their own: {date} is no day of it")
+        return day_number(date) - day_number(self.first_date) + calendar.first_day
+
     def clock(self, d: Any, t: Any, calendar: Calendar, first_date: Any = None) -> pd.DatetimeIndex:
         """Local time at which slots begin; where a clock change skips one, the time right after it.
 

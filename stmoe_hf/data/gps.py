@@ -20,14 +20,14 @@ import pyarrow as pa
 from ..model.tables import shown
 from .area import choose_grid, refuse_exchanged
 from .calendars import iso, one_calendar, own_calendars, stray, stray_of_person
-from .description import Description
+from .description import USERS, Description
 from .errors import DataError
 from .files import new_folder, open_aside
 from .geography import Place, zone
 from .points import NUMBER, BadRow, Points, table_points
 from .times import DAY_US, Times, parse_times
 
-RECORDS, USERS = "records.parquet", "users.csv"
+RECORDS = "records.parquet"
 OUTLIERS = ("refuse", "drop", "keep")
 ALIGN = ("person",)
 SHOWN = 3  # rows that an error or a remark names

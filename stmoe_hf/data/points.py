@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -43,6 +44,7 @@ NAMES = {
     "time": ("datetime", "tracked_at", "timestamp", "time", "utctime", "utc time"),
 }
 GEOMETRIES = ("geom", "geometry", "wkt", "wkb_geometry")  # points, or their text POINT (longitude latitude)
+NO_TEXT = "\ufffd"  # what stands for bytes that are no text
 BLOCK_BYTES = 32 << 20
 NUMBER = r"\s*[-+]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?\s*"
 
@@ -299,9 +301,11 @@ def _parse(
         return "skip"
 
     def read(strict: bool) -> pa.Table:
-        size = len(data) // 4 + LONGEST_LINE if strict else len(data) + 1
+        # Arrow can only tell of lines that are text; what is none becomes the sign that stands for it.
+        text = data if strict else data.decode("utf-8", "replace").encode()
+        size = len(text) // 4 + LONGEST_LINE if strict else len(text) + 1
         return pa.csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(text),
             read_options=pa.csv.ReadOptions(column_names=names, block_size=size, use_threads=strict),
             parse_options=pa.csv.ParseOptions(delimiter=separator, invalid_row_handler=None if strict else note),
             convert_options=pa.csv.ConvertOptions(
@@ -314,13 +318,14 @@ def _parse(
             return read(True)
         except pa.ArrowInvalid:
             short.clear()
-            return read(False)
+            table = read(False)
+            if any(pc.any(pc.match_substring(column, NO_TEXT)).as_py() for column in table.columns):
+                raise DataError(f"{file} is not a text file in UTF-8") from None
+            return table
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return pa.table({name: pa.array([], pa.string()) for name in include})
-        if "UTF8" in str(error):
-            raise DataError(f"{file} is not a text file in UTF-8") from None
-        raise
+        raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def _wanted(found: Any, columns: dict[str, str] | None) -> dict[str, Any]:

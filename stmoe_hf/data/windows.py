@@ -17,7 +17,8 @@ from .errors import DataError
 from .splits import Split, draw
 
 logger = logging.getLogger(__name__)
-ALONE = 2  # tells this draw from others of the same epoch and window
+ALONE, VARIED = 2, 3  # tell these draws from others of the same epoch and window
+MOST_DROPPED = 0.8  # of a history that is thinned
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class TrainingWindows(Dataset):
         per_user: int = 1,
         city_id: int | None = None,
         alone_share: float = 0.0,
+        varied_share: float = 0.0,
     ):
         self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
-        self.city_id, self.alone_share = city_id, alone_share
+        self.city_id, self.alone_share, self.varied_share = city_id, alone_share, varied_share
         self.mask_id = city.grid.mask_id
         if not shape.in_blocks:
             rows, self._first_cut, self._last_cut = self._cut_ranges()
@@ -153,10 +155,29 @@ class TrainingWindows(Dataset):
             start = max(start, asked - self.shape.input_seq_length)
         if self.shape.predict_seq_length is not None:
             end = min(end, asked + self.shape.predict_seq_length)
-        made = _window(self.processor, person, start, end, np.arange(asked, end), self.city_id)
+        history = np.arange(start, asked)
+        if self.varied_share:
+            history = self._varied(person.day, history, epoch, window)
+        made = _window(self.processor, person, history, np.arange(asked, end), self.city_id)
         if self.alone_share:
             made["asked_alone"] = draw(self.seed, epoch, window, ALONE) < self.alone_share
         return made
+
+    def _varied(self, day: np.ndarray, history: np.ndarray, epoch: int, window: int) -> np.ndarray:
+        """The records of a history, or in a share of the windows only some: a random part, or those of the last days.
+
+        So a network learns people who are seldom seen, or only for a few days.
+        """
+        chance = float(draw(self.seed, epoch, window, VARIED))
+        if chance >= self.varied_share or not len(history):
+            return history
+        amount = float(draw(self.seed, epoch, window, VARIED, 1))
+        if chance < self.varied_share / 2:
+            kept = history[draw(self.seed, epoch, window, VARIED, 2 + history) >= MOST_DROPPED * amount]
+        else:
+            last = day[history[-1]]
+            kept = history[day[history] > last - 1 - amount * (last - day[history[0]])]
+        return kept if len(kept) else history[-1:]
 
 
 class JointWindows(Dataset):
@@ -210,25 +231,27 @@ class PredictionWindows(Dataset):
         self,
         city: City,
         rows: np.ndarray,
-        cut_day: int,
+        cut_day: int | np.ndarray,
         shape: WindowShape,
         processor: MobilityProcessor,
         masked: bool = False,
         city_id: int | None = None,
     ):
-        self.city, self.cut_day, self.shape, self.processor, self.masked = city, cut_day, shape, processor, masked
+        self.city, self.shape, self.processor, self.masked = city, shape, processor, masked
         self.city_id = city_id
+        self.cut_days = np.broadcast_to(cut_day, len(city))
+        """[people of the city] the first day that is predicted."""
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         if masked:
             asked = city.masked_counts[rows]
         else:
-            end = cut_day + shape.horizon_days
-            asked = city.records_before(rows, end) - city.records_before(rows, cut_day)
+            cut = self.cut_days[rows]
+            asked = city.records_before(rows, cut + shape.horizon_days) - city.records_before(rows, cut)
         self.rows = rows[asked > 0]
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""
-        nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= cut_day
+        nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= self.cut_days
         self.without_history = self.rows[nothing_known[self.rows]]
         """Rows of users who are to be predicted and of whom no earlier record is known."""
 
@@ -248,7 +271,8 @@ class PredictionWindows(Dataset):
         person = self.city.trajectory(row)
         if self.masked:
             return np.flatnonzero(person.cell == self.city.grid.mask_id)
-        first, end = np.searchsorted(person.day, [self.cut_day, self.cut_day + self.shape.horizon_days])
+        cut = int(self.cut_days[row])
+        first, end = np.searchsorted(person.day, [cut, cut + self.shape.horizon_days])
         return np.arange(first, end)
 
     def asked_for(self, window: int) -> dict[str, np.ndarray]:
@@ -268,22 +292,24 @@ class PredictionWindows(Dataset):
         start, end = 0, int(asked[-1]) + 1
         if self.shape.input_seq_length is not None:
             start = max(0, int(asked[0]) - self.shape.input_seq_length)
-        return _window(self.processor, person, start, end, asked, self.city_id)
+        history = np.setdiff1d(np.arange(start, end), asked, assume_unique=True)
+        return _window(self.processor, person, history, asked, self.city_id)
 
 
 def _window(
-    processor: MobilityProcessor, person: Trajectory, start: int, end: int, asked: np.ndarray, city_id: int | None
+    processor: MobilityProcessor, person: Trajectory, history: np.ndarray, asked: np.ndarray, city_id: int | None
 ) -> dict:
-    """Inputs and labels of the records `start` to `end`, asked for at `asked`; an unknown cell has no label.
+    """Inputs and labels of the records `history` and `asked`, in time order; an unknown cell has no label.
 
     With `city_id`, the number of the city in the model's `config.cities`, -1 if it has none, it stands in `city`.
     """
     mask_id = processor.grid.mask_id
-    cell, labels = person.cell[start:end].copy(), np.full(end - start, NO_LABEL, np.int64)
-    known = person.cell[asked] != mask_id
-    labels[asked[known] - start] = person.cell[asked[known]]
-    cell[asked - start] = mask_id
-    window = {"inputs": processor.features(person.day[start:end], person.slot[start:end], cell), "labels": labels}
+    records = np.sort(np.concatenate([history, asked]))
+    is_asked = np.isin(records, asked, assume_unique=True)
+    cell = person.cell[records]
+    labels = np.where(is_asked & (cell != mask_id), cell, NO_LABEL)
+    cell[is_asked] = mask_id
+    window = {"inputs": processor.features(person.day[records], person.slot[records], cell), "labels": labels}
     return window if city_id is None else window | {"city": np.int64(city_id)}
 
 

@@ -22,7 +22,11 @@ BALANCED_DISTANCE_WEIGHT = 0.008
 
 
 def expected_values(
-    probabilities: Tensor, candidates: Tensor, grid: Grid, decoder: str, distance_weight: float
+    probabilities: Tensor,
+    candidates: Tensor,
+    grid: Grid,
+    decoder: str,
+    distance_weight: float = BALANCED_DISTANCE_WEIGHT,
 ) -> Tensor:
     """What each candidate cell is worth for each asked-for record under the probabilities.
 
@@ -53,6 +57,31 @@ def expected_values(
             raise ValueError(f"decoder is {decoder!r}; it must be one of {', '.join(SLOT_DECODERS)}")
         values = (probabilities * exists) @ gain
     return values.masked_fill(~exists, -math.inf)
+
+
+def temper(log_probability: Tensor, candidates: Tensor, num_cells: int, temperature: float) -> Tensor:
+    """Probabilities at a temperature: p^(1 / temperature), made to sum to 1 over the grid again.
+
+    Of the cells that are no candidates only the sum is known; they are taken to be equally probable.
+
+    Args:
+        log_probability: [B, Q, K] of the candidates.
+        candidates: [B, K] cell ids, -1 for none.
+        num_cells: of the grid.
+        temperature: above 0; below 1 sharpens.
+
+    Returns:
+        [B, Q, K] probabilities of the candidates, 0 for what is none.
+    """
+    exists = (candidates >= 0)[:, None, :]
+    log_probability = log_probability.float().masked_fill(~exists, -math.inf)
+    if temperature == 1:
+        return log_probability.exp()
+    others = (num_cells - exists.sum(-1)).clamp(min=1).float()  # [B, 1]
+    rest = (1 - log_probability.exp().sum(-1)).clamp(min=1e-9)
+    log_rest = others.log() + (rest / others).log() / temperature
+    total = torch.logsumexp(torch.cat([log_probability / temperature, log_rest[..., None]], dim=-1), dim=-1)
+    return (log_probability / temperature - total[..., None]).exp()
 
 
 def decode(

@@ -168,6 +168,10 @@ class DataArguments:
             " others see when the person was observed in the horizon."
         },
     )
+    varied_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training windows whose history is thinned or cut short, as some people's is."},
+    )
     min_history_days: int = field(default=14, metadata={"help": "Fewest days before the cut of a training window."})
     min_horizon_days: int = field(default=5, metadata={"help": "Fewest days after the cut of a training window."})
 

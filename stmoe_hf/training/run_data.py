@@ -67,12 +67,12 @@ def open_run_data(model_args: ModelArguments, data_args: DataArguments, args: Ru
     masked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True, city_id=own_id)
     validation, split = _validation(city, split, args, shape, processor, own_id)
     per_user = data_args.windows_per_user
-    alone = data_args.alone_share
-    parts = [TrainingWindows(city, split, shape, processor, args.seed, per_user, own_id, alone)]
+    shares = data_args.alone_share, data_args.varied_share
+    parts = [TrainingWindows(city, split, shape, processor, args.seed, per_user, own_id, *shares)]
     for other in others:
         whole = split_users(other, other.edition.cut_day, 0.0, args.seed)
         parts.append(
-            TrainingWindows(other, whole, shape, processor, args.seed, per_user, city_id(known_cities, other), alone)
+            TrainingWindows(other, whole, shape, processor, args.seed, per_user, city_id(known_cities, other), *shares)
         )
     train = JointWindows(parts, data_args.city_temperature) if others else parts[0]
     data = RunData(city, others, processor, split, train, validation, test, masked, known_cities)

@@ -1,0 +1,78 @@
+"""`stmoe backtest --points points.csv --timezone Europe/Berlin --days 7`"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from ..data.files import open_aside, refuse_unwritable
+from ..data.sources import open_source
+from ..evaluation.backtest import Backtest, backtest
+from ..prediction.load import find_model
+from .forecast import add_source_arguments, source_of
+
+EPILOG = """example:
+  stmoe backtest --points points.csv --timezone Europe/Berlin --days 7
+
+The last days of each person's past are cut off and forecast from the days before, in the slots in which the person was
+observed; beside the network stand the baselines that count what the person did before."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    add_source_arguments(parser)
+    how = parser.add_argument_group("how")
+    how.add_argument("--days", type=int, default=7, help="of each person's past, the last so many (default 7)")
+    how.add_argument("--model", help="folder or Hub id (default: the weights that come with the package)")
+    how.add_argument("--output", help="csv or csv.gz file to write with the table")
+    how.add_argument("--batch_size", type=int, default=16, help="most people at a time (default 16)")
+    how.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.days < 1:
+        raise ValueError(f"days is {args.days}; it must be at least 1")
+    if args.output:
+        refuse_unwritable(Path(args.output), (".csv", ".csv.gz"))
+    find_model(args.model)
+    data, source = source_of(args)
+    with open_source(data, **source) as city:
+        found = backtest(
+            city, args.days, model=args.model, device=args.device, batch_size=args.batch_size, progress=True
+        )
+    print(as_text(found))
+    if args.output:
+        with open_aside(Path(args.output)) as file:
+            found.table.to_csv(file, index=False)
+    return 0
+
+
+def as_text(found: Backtest) -> str:
+    """The table of a backtest, for a person."""
+    table = found.table
+    head = f"the last {found.days} days of {table['people'].iloc[0]:,} people, {table['records'].iloc[0]:,} records"
+    if found.left_out:
+        head += f"; {found.left_out:,} people without records before or in them are left out"
+    lines = [
+        head,
+        f"{'':26}{'edition humob2024':>21}{'edition humob2025':>21}",
+        f"{'':26}{'GEO-BLEU':>10}{'DTW km':>11}{'GEO-BLEU':>10}{'DTW km':>11}"
+        f"{'accuracy':>10}{'mean km':>9}{'median':>8}",
+    ]
+    lines += [
+        f"{row['system']:26}{row['humob2024_geobleu']:10.4f}{row['humob2024_dtw']:11.2f}{row['humob2025_geobleu']:10.4f}"
+        f"{row['humob2025_dtw']:11.2f}{row['accuracy']:10.3f}{row['mean_km']:9.2f}{row['median_km']:8.2f}"
+        for row in table.to_dict("records")
+    ]
+    return "\n".join([*lines, _verdict(table)])
+
+
+def _verdict(table: pd.DataFrame) -> str:
+    """In one line, how the forecast stands beside the best of counting."""
+    ours = table[table["system"] == "forecast"].iloc[0]
+    counting = table[~table["system"].str.startswith("forecast")]
+    best, nearest = counting["humob2024_geobleu"].max(), counting["humob2024_dtw"].min()
+    return (
+        f"forecast and the best of counting in each measure (humob2024): GEO-BLEU {ours.humob2024_geobleu:.4f} and"
+        f" {best:.4f}, DTW {ours.humob2024_dtw:.2f} and {nearest:.2f} km"
+    )
