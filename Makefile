@@ -4,14 +4,13 @@ BIN := .venv/bin
 
 .PHONY: demo test test-all check format clean
 
-.venv/.installed: setup.cfg pyproject.toml constraints.txt
+.venv/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plots]'
 	touch $@
 
 demo: .venv/.installed ## a generated city A, then B: train, fine-tune, predict, score
-	$(BIN)/python -m stmoe_hf demo --output_dir demo
+	$(BIN)/stmoe demo --output_dir demo
 
 test: .venv/.installed ## the fast tests, under five minutes on two cores
 	$(BIN)/python -m pytest -m 'not slow'

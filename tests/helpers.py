@@ -36,6 +36,21 @@ SMALL = {
 }
 
 
+# Changes of SMALL that leave nothing of a grid or a calendar in the weights.
+PORTABLE = {
+    "location_embedding_size": 0,
+    "day_embedding_size": 0,
+    "cell_head": False,
+    "history_spread": 2,
+    "history_far": True,
+    "record_features": True,
+    "grid_width": 40,
+    "grid_height": 30,
+    "num_days": 40,
+    "num_slots": 48,
+}
+
+
 def people(users: int = 12, seed: int = 0, masked: int = 0, days: int = 75) -> pd.DataFrame:
     """Records of people who sleep at home and work elsewhere on working days, with some noise.
 
@@ -89,3 +104,12 @@ def batch(rows: int = 4, records: int = 30, asked: tuple[int, ...] = (6, 9, 3, 5
         labels[row, length - asked[row] : length] = cells[length - asked[row] :]
         inputs[row, length - asked[row] : length, CELL] = config.mask_id
     return inputs, labels
+
+
+def portable_model(**changes) -> STMoEBertForMobility:
+    """A small network that can be moved to any grid and calendar."""
+    model = small_model(**(PORTABLE | changes)).eval()
+    with torch.no_grad():
+        if model.far is not None:
+            model.far.rings.weight.normal_(0, 0.2)
+    return model

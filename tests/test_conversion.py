@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf convert`: published weights give the published logits, and what is not theirs is refused."""
+"""`stmoe convert`: published weights give the published logits, and what is not theirs is refused."""
 
 import argparse
 import json

@@ -10,6 +10,7 @@ from ..data.sources import open_source
 from ..evaluation.backtest import Backtest, backtest
 from ..prediction.load import find_model
 from .forecast import add_source_arguments, source_of
+from .options import OWN_WEIGHTS, add_device, add_model
 
 EPILOG = """example:
   stmoe backtest --points points.csv --timezone Europe/Berlin --days 7
@@ -23,10 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     how = parser.add_argument_group("how")
     how.add_argument("--days", type=int, default=7, help="of each person's past, the last so many (default 7)")
-    how.add_argument("--model", help="folder or Hub id (default: the weights that come with the package)")
+    add_model(how, OWN_WEIGHTS, required=False)
     how.add_argument("--output", help="csv or csv.gz file to write with the table")
-    how.add_argument("--batch_size", type=int, default=16, help="most people at a time (default 16)")
-    how.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    add_device(how, people=16)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,6 @@
-"""`python -m stmoe_hf demo`: a generated city A, then B: train, fine-tune, predict, score, in minutes on a CPU."""
+"""`stmoe demo`: a generated city A, then B: train, fine-tune, predict, score, in minutes on a CPU."""
 
 import argparse
-import importlib.resources
 import shutil
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..training.run import run as train
 # Users of the generated cities, and epochs of pretraining and fine-tuning: minutes on two cores.
 USERS_A, USERS_B = 100, 80
 EPOCHS_A, EPOCHS_B = 3, 2
-EVAL_FRACTION = 0.4
+TEST_FRACTION = 0.4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     for city, users in (("A", USERS_A), ("B", USERS_B)):
         print(f"generating city {city}, {users} users (generated people, not real ones)")
         synthesize(city, users, seed=args.seed, output_dir=folder / "data")
-    common = ["--config", str(config()), "--data_dir", str(folder / "data"), "--seed", str(args.seed)]
-    common += ["--disable_tqdm", "true", "--eval_fraction", str(EVAL_FRACTION)]
+    common = ["--config", "demo", "--data_dir", str(folder / "data"), "--seed", str(args.seed)]
+    common += ["--disable_tqdm", "true", "--test_fraction", str(TEST_FRACTION)]
     print("\ntraining on city A")
     train(
         *parse_arguments(
@@ -44,9 +43,3 @@ def run(args: argparse.Namespace) -> int:
         f"The demo took {time.monotonic() - start:.0f} s. These people are generated: real scores are in the README."
     )
     return 0
-
-
-def config() -> Path:
-    """configs/demo.yaml of the checkout, or of the current folder where the package is installed without one."""
-    beside = Path(str(importlib.resources.files("stmoe_hf"))).parent / "configs" / "demo.yaml"
-    return beside if beside.exists() else Path("configs/demo.yaml")

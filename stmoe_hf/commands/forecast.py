@@ -13,6 +13,7 @@ from ..data.tables import TABLE_SUFFIXES, table_writer
 from ..model.decoding import DECODERS
 from ..prediction.forecast import ForecastSettings, forecast_city
 from ..prediction.load import find_model
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
 
 EPILOG = """examples:
   stmoe forecast --points points.csv --timezone Europe/Berlin --days 7 --output week.parquet
@@ -29,11 +30,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--align", choices=["person"], help="of points: each person has a calendar of their own")
     source.add_argument("--cell_km", type=float, help="of points: side of a cell in km (default 0.5)")
     source.add_argument("--slot_minutes", type=int, help="of points: length of a slot (default 30)")
-    source.add_argument("--data_path", help="records uid,d,t,x,y: a file, or a folder of parts or with a city.json")
-    source.add_argument("--data_dir", help="folder with the files of a city of the challenge")
-    source.add_argument("--city", help="name of the city in --data_dir")
-    source.add_argument("--edition", help="humob2023, humob2024 or humob2025 (default: told from the file's name)")
-    source.add_argument("--cache_dir", help="where prepared cities are kept")
+    add_city_options(source)
 
 
 def source_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -63,9 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--samples", type=int, default=0, help="draw this many whole days a person and day instead")
     run_group = parser.add_argument_group("how")
     run_group.add_argument("--output", required=True, help=f"file to write: {', '.join(TABLE_SUFFIXES)}")
-    run_group.add_argument("--model", help="folder or Hub id (default: the weights that come with the package)")
-    run_group.add_argument("--batch_size", type=int, default=16, help="most people at a time (default 16)")
-    run_group.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    add_model(run_group, OWN_WEIGHTS, required=False)
+    add_device(run_group, people=16)
 
 
 def slots_of(text: str | None) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf gps --points DIR --timezone Asia/Tokyo --output_dir DATA/kyoto`"""
+"""`stmoe gps --points DIR --timezone Asia/Tokyo --output_dir DATA/kyoto`"""
 
 import argparse
 import sys

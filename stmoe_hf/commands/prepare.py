@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf prepare --city A --data_dir DIR [--output_dir OUT]`"""
+"""`stmoe prepare --city A --data_dir DIR [--cache_dir CACHE]`"""
 
 import argparse
 import json
@@ -6,27 +6,16 @@ import resource
 import sys
 import time
 
-from ..data.city import open_city
+from .options import add_city_options, open_chosen_city
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--city", help="city, by its name in the files")
-    parser.add_argument("--data_dir", help="folder with the files of the city")
-    parser.add_argument("--data_path", help="a file or a folder of parts, in place of a city of a folder")
-    parser.add_argument("--edition", help="humob2023, humob2024 or humob2025; unset: told from the file's name")
-    parser.add_argument("--output_dir", help="where it is kept (then the --cache_dir of runs); unset: the cache")
+    add_city_options(parser, "--output_dir")  # as --cache_dir was called here
 
 
 def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
-    city = open_city(
-        args.city,
-        args.data_dir,
-        path=args.data_path,
-        edition=args.edition,
-        cache_dir=args.output_dir,
-        progress=True,
-    )
+    city = open_chosen_city(args)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = {
         "records": city.num_records,

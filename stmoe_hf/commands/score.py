@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf score --prediction P --reference T --edition E [--per_user F]`"""
+"""`stmoe score --prediction P --reference T --edition E [--per_user F]`"""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from ..data.submission import read_table
 from ..metrics import EDITIONS, score
 from ..metrics.score import grid_of
 from ..model.spacetime import Grid
+from .options import add_data_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
     )
-    parser.add_argument(
-        "--data", help="the city's folder, whose city.json has its cell size; unset: that beside a file"
+    add_data_path(
+        parser,
+        "the city's folder, whose city.json has its cell size; unset: that beside a file",
+        "--data_dir",
+        "--data",
     )
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
@@ -51,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
             f"{others} users of the reference were not predicted; --only_predicted scores the others without them"
         )
     grid = None
-    if args.data is not None:
-        described = describe(args.data)
+    if args.data_path:
+        described = describe(args.data_path)
         if described is None:
-            raise DataError(f"there is no city.json in or beside {args.data}")
+            raise DataError(f"there is no city.json in or beside {args.data_path}")
         grid = described[1].grid
     grid = grid or grid_of(prediction, reference)
     if grid != Grid():

@@ -1,4 +1,4 @@
-"""`python -m stmoe_hf synthesize --city A --users 100000 --seed 1 --output_dir DIR`"""
+"""`stmoe synthesize --city A --users 100000 --seed 1 --output_dir DIR`"""
 
 import argparse
 import time

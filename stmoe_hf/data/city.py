@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
+from ..model.records import MASKED, has_cell_999
 from ..model.spacetime import Calendar, Grid
 from .description import DESCRIPTION, USERS, describe
 from .editions import Edition, find_file, get_edition
@@ -71,6 +72,34 @@ class City:
 
     def __len__(self) -> int:
         return len(self.uids)
+
+    def __repr__(self) -> str:
+        grid, calendar = self.grid, self.calendar
+        return (
+            f"City({self.name!r}, {self.edition.name}: {len(self):,} people, {self.num_records:,} records"
+            f" ({self.num_masked:,} masked), days {calendar.first_day}..{calendar.last_day} of {calendar.num_slots}"
+            f" slots, {grid.width} x {grid.height} cells of {grid.cell_km:g} km)"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All records, by user, day and slot: columns uid, d, t, x, y; x and y are 999 where a cell is asked for.
+
+        Raises:
+            DataError: a masked cell, shown as 999, would be a cell of so large a grid.
+        """
+        if self.num_masked and has_cell_999(self.grid):
+            raise DataError(
+                f"city {self.name} has masked records, which a grid of {MASKED} cells and more cannot show"
+            )
+        people = [self.trajectory(row) for row in range(len(self))]
+        day, slot, cell = (
+            np.concatenate([np.empty(0, np.int64), *(getattr(person, name) for person in people)])
+            for name in ("day", "slot", "cell")
+        )
+        x, y = self.grid.xy(cell)
+        masked = cell == self.grid.mask_id
+        x[masked] = y[masked] = MASKED
+        return pd.DataFrame({"uid": np.repeat(self.uids, self.lengths), "d": day, "t": slot, "x": x, "y": y})
 
     @property
     def key(self) -> str:
@@ -199,7 +228,6 @@ def open_city(
     *,
     path: str | Path | None = None,
     edition: str | None = None,
-    grid: Grid | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
     check: Callable[[Grid, Calendar], None] | None = None,
@@ -208,9 +236,9 @@ def open_city(
 
     Args:
         city, data_dir: name of the city and folder of its file; or
-        path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said).
+        path: a file (csv, csv.gz, parquet) or a folder of parts, of the format of `edition` (humob2024 if not said). A
+            `city.json` beside the records says their grid and calendar; else the grid is 200 x 200 cells of 500 m.
         edition: humob2023, humob2024 or humob2025; by default told from the file's name.
-        grid: of the cells; by default that of a `city.json` beside the records, else 200 x 200 cells of 500 m.
         cache_dir: where prepared cities are kept; by default in the cache of `datasets`.
         progress: show a bar while a city is prepared.
         check: called with grid and calendar before any record is read; may raise.
@@ -219,7 +247,7 @@ def open_city(
         DataError: naming file and line of what is wrong. FileNotFoundError: naming the folder and the accepted names.
     """
     source = find_city(city, data_dir, path=path, edition=edition)
-    grid, calendar = grid or source.grid, source.edition.calendar
+    grid, calendar = source.grid, source.edition.calendar
     files = part_files(source.path)
     if check is not None:
         check(grid, calendar)

@@ -6,7 +6,7 @@
      "cut_day": 60,
      "place": {"latitude": 35.01, "longitude": 135.77, "timezone": "Asia/Tokyo", "first_date": "2026-02-01"}}
 
-`python -m stmoe_hf gps` and `export` write it; for other records a person can. `place` may be left out: it is only
+`stmoe gps` and `export` write it; for other records a person can. `place` may be left out: it is only
 needed to go back to latitude, longitude and time.
 """
 
@@ -57,9 +57,8 @@ class Description:
             raise DataError(f"there is no edition {self.edition!r}; it is {OWN}, or one of {', '.join(EDITIONS)}")
 
     def as_edition(self) -> Edition:
-        """An edition of these days; scored as in humob2024 where no other edition is named."""
-        metrics = EDITIONS[self.edition].metric_edition if self.edition != OWN else "humob2024"
-        return Edition(self.edition, self.calendar, self.cut_day, metrics)
+        """An edition of these days."""
+        return Edition(self.edition, self.calendar, self.cut_day)
 
     def write(self, folder: Path) -> None:
         values = {name: value for name, value in asdict(self).items() if value is not None}

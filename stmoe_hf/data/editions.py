@@ -19,14 +19,12 @@ class Edition:
         name: humob2023, humob2024 or humob2025.
         calendar: its days, with weekdays and holidays as inferred from the data.
         cut_day: the first day that is asked for.
-        metric_edition: the edition of the metrics that its organisers used.
         files: city -> names (without .csv, .csv.gz or .parquet) of its file or folder, the preferred one first.
     """
 
     name: str
     calendar: Calendar
     cut_day: int
-    metric_edition: str
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -37,7 +35,6 @@ EDITIONS: dict[str, Edition] = {
         "humob2023",
         _CALENDAR_2019,
         60,
-        "humob2024",
         {
             "task1": ("yjmob100k-dataset1", "task1_dataset_kotae", "task1_dataset"),
             "task2": ("yjmob100k-dataset2", "task2_dataset_kotae", "task2_dataset"),
@@ -47,14 +44,12 @@ EDITIONS: dict[str, Edition] = {
         "humob2024",
         _CALENDAR_2019,
         60,
-        "humob2024",
         {city: (f"city{city}_groundtruthdata", f"city{city}_challengedata", f"city{city}-dataset") for city in "ABCD"},
     ),
     "humob2025": Edition(
         "humob2025",
         Calendar(first_day=1, first_weekday=5),
         61,
-        "humob2025",
         {city: (f"city_{city}_challengedata",) for city in "ABCD"},
     ),
 }

@@ -9,18 +9,20 @@ from torch.utils.data import Sampler
 
 from .windows import JointWindows, TrainingWindows
 
+BATCHES_A_GROUP = 16
+
 
 class LengthGroupedSampler(Sampler[int]):
     """A new random order of training windows in each epoch, in which neighbours have similar lengths.
 
-    Windows are shuffled, cut into groups of 16 batches, and sorted by length within a group, the batches of a group
-    then shuffled, so padding stays small and batches stay random. Items carry the epoch: `epoch * len + i`.
+    Windows are shuffled, cut into groups of `BATCHES_A_GROUP` batches, and sorted by length within a group, the
+    batches of a group then shuffled, so padding stays small and batches stay random. Items carry the epoch:
+    `epoch * len + i`.
 
     Args:
         windows: to draw from.
         batch_size: windows of an optimisation step, over accumulation and processes.
         seed: of the order.
-        batches_per_group: see above.
         multiple: the items of an epoch are made up to a multiple of this by windows without labels, which count for
             nothing: so several processes have equally many, and learn what one would.
     """
@@ -30,11 +32,10 @@ class LengthGroupedSampler(Sampler[int]):
         windows: TrainingWindows | JointWindows,
         batch_size: int,
         seed: int,
-        batches_per_group: int = 16,
         multiple: int = 1,
     ):
         self.windows, self.batch_size, self.seed, self.epoch = windows, batch_size, seed, 0
-        self.group = batch_size * batches_per_group
+        self.group = batch_size * BATCHES_A_GROUP
         self.blanks = -len(windows) % multiple
 
     def set_epoch(self, epoch: int) -> None:

@@ -52,28 +52,28 @@ def refuse_cut_day(cut_day: int, calendar: Calendar) -> None:
         )
 
 
-def refuse_fraction(eval_fraction: float) -> None:
+def refuse_fraction(test_fraction: float) -> None:
     """Raise ValueError if this is no share of the users."""
-    if not 0 <= eval_fraction <= 1:
-        raise ValueError(f"eval_fraction is {eval_fraction}; it is a share of the users, 0 to 1")
+    if not 0 <= test_fraction <= 1:
+        raise ValueError(f"test_fraction is {test_fraction}; it is a share of the users, 0 to 1")
 
 
-def split_users(city: City, cut_day: int, eval_fraction: float, seed: int) -> Split:
+def split_users(city: City, cut_day: int, test_fraction: float, seed: int) -> Split:
     """Hold out a share of the unmasked users from the cut day on.
 
     Their earlier days are training data, and so are those of masked users; all other users are trained on whole. Who
     is held out depends on seed and uid only, not on the order or number of users.
 
     Raises:
-        ValueError: `cut_day` outside the calendar or `eval_fraction` outside 0..1.
+        ValueError: `cut_day` outside the calendar or `test_fraction` outside 0..1.
     """
     calendar = city.calendar
     refuse_cut_day(cut_day, calendar)
-    refuse_fraction(eval_fraction)
+    refuse_fraction(test_fraction)
     masked = np.flatnonzero(city.masked_counts)
     plain = np.flatnonzero(city.masked_counts == 0)
-    count = round(eval_fraction * len(plain))
-    if eval_fraction > 0 and len(plain):
+    count = round(test_fraction * len(plain))
+    if test_fraction > 0 and len(plain):
         count = max(count, 1)
     order = np.argsort(draw(seed, city.uids[plain]), kind="stable")
     held_out = np.sort(plain[order[:count]])

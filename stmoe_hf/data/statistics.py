@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+CUT_DAY, SLOTS = 60, 48  # of the real cities of 2024
+
 
 @dataclass(frozen=True)
 class Target:
@@ -32,29 +34,27 @@ TARGETS = {
 }
 
 
-def statistics(records: pd.DataFrame, cut_day: int = 60, slots: int = 48) -> dict[str, float]:
+def statistics(records: pd.DataFrame) -> dict[str, float]:
     """The statistics of `TARGETS`.
 
     Args:
-        records: columns uid, d, t, x, y in the order of uid, d and t, without masked cells.
-        cut_day: the first day of the horizon.
-        slots: of a day.
+        records: columns uid, d, t, x, y in the order of uid, d and t, without masked cells; of the days of 2024.
     """
     users = records.groupby("uid")
     counts = users.size()
     days = records["d"].nunique()
     share = records.groupby("t").size() / (len(counts) * days)
-    time = records["d"] * slots + records["t"]
+    time = records["d"] * SLOTS + records["t"]
     consecutive = (np.diff(records["uid"]) == 0) & (np.diff(time) == 1)
     dx, dy = np.abs(np.diff(records["x"])), np.abs(np.diff(records["y"]))
     cells = records.assign(cell=records["x"] * 10_000 + records["y"])
-    seen = cells.loc[cells["d"] < cut_day, ["uid", "cell"]].drop_duplicates().assign(seen=1)
-    late = cells[cells["d"] >= cut_day].merge(seen, how="left", on=["uid", "cell"])
+    seen = cells.loc[cells["d"] < CUT_DAY, ["uid", "cell"]].drop_duplicates().assign(seen=1)
+    late = cells[cells["d"] >= CUT_DAY].merge(seen, how="left", on=["uid", "cell"])
     return {
         "records_a_user": float(counts.mean()),
         "fewest_records": float(counts.min()),
         "most_records": float(counts.max()),
-        "missing": float(1 - len(records) / (len(counts) * days * slots)),
+        "missing": float(1 - len(records) / (len(counts) * days * SLOTS)),
         "share_night": float(share[4:10].mean()),
         "share_day": float(share[15:37].mean()),
         "same_cell": float(((dx + dy) == 0)[consecutive].mean()),

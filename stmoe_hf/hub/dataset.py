@@ -11,9 +11,8 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..data.city import City
 from ..data.description import DESCRIPTION, OWN, Description
-from ..data.errors import DataError
 from ..data.files import new_folder
-from ..model.records import MASKED, has_cell_999
+from ..model.records import MASKED
 
 USERS_A_FILE = 25_000
 USERS_A_GROUP = 1_000
@@ -36,8 +35,6 @@ def export_city(
     Raises:
         FileExistsError: the folder is not empty. DataError: a masked cell, which is written as 999, would be a cell.
     """
-    if city.num_masked and has_cell_999(city.grid):
-        raise DataError(f"city {city.name} has masked records, which a grid of {MASKED} cells and more cannot show")
     license = license or (CC_BY if city.edition.name == "humob2023" else UNKNOWN)
     grid, calendar = city.grid, city.calendar
     largest = {
@@ -73,15 +70,7 @@ def export_city(
 
 
 def _records(city: City, rows: range, schema: pa.Schema) -> pa.Table:
-    people = [city.trajectory(row) for row in rows]
-    uid = np.repeat(city.uids[rows.start : rows.stop], [len(person.day) for person in people])
-    day, slot, cell = (np.concatenate([getattr(p, column) for p in people]) for column in ("day", "slot", "cell"))
-    x, y = city.grid.xy(cell)
-    x[cell == city.grid.mask_id] = y[cell == city.grid.mask_id] = MASKED
-    columns = {"uid": uid, "d": day, "t": slot, "x": x, "y": y}
-    return pa.table(
-        {n: pa.array(values.astype(schema.field(n).type.to_pandas_dtype())) for n, values in columns.items()}
-    )
+    return pa.Table.from_pandas(city.select(np.asarray(rows)).to_pandas(), schema, preserve_index=False)
 
 
 def _card(city: City, license: str, title: str) -> DatasetCard:
@@ -160,7 +149,7 @@ from datasets import load_dataset
 records = load_dataset("NAME_OR_FOLDER", split="train")
 ```
 
-With `stmoe_hf`: `python train_hf.py --data_path FOLDER`.
+With `stmoe_hf`: `stmoe train --data_path FOLDER`.
 
 ## Licence
 

@@ -17,20 +17,20 @@ from ..data.files import new_folder
 from ..evaluation.baselines import BASELINES
 from ..metrics import EDITIONS
 from ..model.pipeline_stmoe_bert import TASK
-from ..training.arguments import DataArguments, ModelArguments
+from ..training.arguments import DataArguments, ModelArguments, with_true_names
 
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
 RUN_FILES = ("run.json", "all_results.json")
 # Arguments that the card repeats where they were given (not their paths: those are of one machine), and always.
 DATA_ARGUMENTS = (
-    *("pretrain_cities", "city_temperature", "cut_day", "horizon_days", "eval_fraction", "max_users"),
+    *("pretrain_cities", "city_temperature", "cut_day", "horizon_days", "test_fraction", "max_users"),
     *("input_seq_length", "predict_seq_length", "look_back_len", "windows_per_user"),
     *("min_history_days", "min_horizon_days"),
 )
 RUN_ARGUMENTS = (
     *("learning_rate", "location_embedding_lr", "lr_scheduler_type", "num_train_epochs"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps", "weight_decay"),
-    *("eval_users", "decoder", "distance_weight", "num_candidates", "seed"),
+    *("validation_users", "decoder", "distance_weight", "num_candidates", "seed"),
 )
 
 
@@ -44,7 +44,7 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
     It loads where only transformers is installed: `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
 
     Args:
-        run: folder of a run (`train_hf.py --output_dir`).
+        run: folder of a run (`stmoe train --output_dir`).
         folder: to be written; refused if it holds anything.
         repo_id: the name under which the card shows the model.
 
@@ -157,16 +157,16 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
 def _command(record: dict[str, Any], city: str) -> str:
     """The training command, with every setting of DATA_ARGUMENTS and of the model that this run was given, and all
     of RUN_ARGUMENTS; folders are the reader's own."""
-    parts = ["accelerate launch train_hf.py", f"--city {city} --data_dir DIR"]
-    model = dict(record["model"])
+    parts = ["accelerate launch -m stmoe_hf.training", f"--city {city} --data_dir DIR"]
+    model, data, training = (with_true_names(record[part]) for part in ("model", "data", "training"))
     if model.pop("model_path", None):
         parts.append("--model_path MODEL")
     usual = {field.name: field.default for kind in (ModelArguments, DataArguments) for field in fields(kind)}
-    given = model | {name: record["data"].get(name) for name in DATA_ARGUMENTS}
+    given = model | {name: data.get(name) for name in DATA_ARGUMENTS}
     values = {name: value for name, value in given.items() if value is not None and value != usual.get(name)}
-    values |= {name: record["training"][name] for name in RUN_ARGUMENTS if name in record["training"]}
-    if record["training"].get("max_steps", -1) > 0:
-        values["max_steps"] = record["training"]["max_steps"]
+    values |= {name: training[name] for name in RUN_ARGUMENTS if name in training}
+    if training.get("max_steps", -1) > 0:
+        values["max_steps"] = training["max_steps"]
     for name, value in values.items():
         text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         parts.append(f"--{name} {text.lower() if isinstance(value, bool) else text}")
@@ -237,8 +237,8 @@ Editions of the metrics cannot be compared with each other. GEO-BLEU: higher is 
 The decoder `day` chooses a whole day at once and needs the package: the pipeline has the others.
 
 ```
-python -m stmoe_hf predict --model {repo_id} --data_dir DIR --city {city} --decoder {decoder} --output P.csv.gz
-python -m stmoe_hf score --prediction P.csv.gz --reference TRUTH.csv.gz --edition humob2024
+stmoe predict --model {repo_id} --data_dir DIR --city {city} --decoder {decoder} --output P.csv.gz
+stmoe score --prediction P.csv.gz --reference TRUTH.csv.gz --edition humob2024
 ```
 
 ## Limits, privacy and misuse

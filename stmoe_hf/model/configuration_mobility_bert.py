@@ -143,4 +143,8 @@ class MobilityBertMoEConfig(MobilityBertConfig):
     model_type = "mobility_bert_moe"
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+MobilityBertConfig.register_for_auto_class()
+MobilityBertMoEConfig.register_for_auto_class()
+
 __all__ = ["MobilityBertConfig", "MobilityBertMoEConfig"]

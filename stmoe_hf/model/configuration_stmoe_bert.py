@@ -280,4 +280,7 @@ class STMoEBertConfig(PreTrainedConfig):
         return False
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+STMoEBertConfig.register_for_auto_class()
+
 __all__ = ["STMoEBertConfig"]

@@ -1,7 +1,7 @@
 """The two published networks, `MobilityBERT` and `MobilityBERTMoE`, with the inputs and outputs of ST-MoE-BERT.
 
 Modules bear the published names, so that a state dict reads the same; what the tables' rows stand for is this
-project's convention (`python -m stmoe_hf convert` reorders published weights).
+project's convention (`stmoe convert` reorders published weights).
 
 Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
 the grid, K candidate cells of a row, H hidden.
@@ -280,5 +280,9 @@ class MobilityBERTMoE(MobilityBertPreTrainedModel):
     config_class = MobilityBertMoEConfig
     has_mixture = True
 
+
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+MobilityBERT.register_for_auto_class("AutoModel")
+MobilityBERTMoE.register_for_auto_class("AutoModel")
 
 __all__ = ["MobilityBERT", "MobilityBERTMoE", "MobilityBertPreTrainedModel"]

@@ -73,6 +73,16 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             )
         return (inputs[..., CELL] != self.config.pad_id).long()
 
+    def _rows_asked_alone(
+        self, asked_alone: Tensor | bool | None, inputs: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        """[B] which rows are asked alone; None: no row is."""
+        if asked_alone is None or asked_alone is False:
+            return None
+        if inputs is None or inputs_embeds is not None:
+            raise ValueError("asked_alone needs inputs, which say what is asked for, and no inputs_embeds")
+        return torch.as_tensor(asked_alone, device=inputs.device).expand(len(inputs))
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -136,11 +146,7 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
             raise ValueError("give inputs [B, T, 6] or inputs_embeds [B, T, H]")
         if inputs is not None and attention_mask is None:
             attention_mask = self._where_there_is_a_record(inputs)
-        alone = None
-        if asked_alone is not None and asked_alone is not False:
-            if inputs is None or inputs_embeds is not None:
-                raise ValueError("asked_alone needs inputs, which say what is asked for, and no inputs_embeds")
-            alone = torch.as_tensor(asked_alone, device=inputs.device).expand(len(inputs))
+        alone = self._rows_asked_alone(asked_alone, inputs, inputs_embeds)
         hidden = inputs_embeds
         if hidden is None:
             hidden = self.embeddings(inputs, attention_mask, city, alone)
@@ -178,6 +184,7 @@ class AskedFor:
     Attributes:
         states: [B, Q, H] of the encoder.
         exists: [B, Q]; a row may have fewer.
+        alone: [B] whether each is answered alone; None: no row is.
         cell: [B, T] cells of all records, at what is no history any cell of the grid.
         history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
         to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
@@ -185,6 +192,7 @@ class AskedFor:
 
     states: Tensor
     exists: Tensor
+    alone: Tensor | None = None
     cell: Tensor | None = None
     history: Tensor | None = None
     to_history: Tensor | None = None
@@ -273,6 +281,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         is_asked = self._is_asked_for(inputs, labels, attention_mask)
         position, exists = positions(is_asked)  # [B, Q]
         asked = AskedFor(hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1])), exists)
+        asked.alone = self._rows_asked_alone(asked_alone, inputs, inputs_embeds)
         if self.history_head is not None and inputs is not None:
             asked.cell = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
             asked.history = self.history_head(inputs, hidden, position, attention_mask)
@@ -392,6 +401,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if asked.history is not None:
             places, weight = self._row_places(asked, row)
             of_place = (asked.to_history[row].exp() * exists) @ weight
+            if asked.alone is not None and asked.alone[row]:
+                # What is asked has no say in what is answered: the candidates go by the visits of the history.
+                is_history = torch.isfinite(asked.history[row]).any(0)
+                of_place = (asked.cell[row, is_history] == places[:, None]).sum(1).to(of_place.dtype)
             if len(places):
                 cells, mass = places, of_place
             if self.spread is not None and len(places):
@@ -426,5 +439,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         to_history, to_others = asked.to_history[row].exp()[:, None], asked.to_others[row].exp()[:, None]
         return (to_history * (weight @ reach.t()) + to_others * others).log()
 
+
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+STMoEBertForMobility.register_for_auto_class("AutoModel")
 
 __all__ = ["STMoEBertForMobility", "STMoEBertModel", "STMoEBertPreTrainedModel"]

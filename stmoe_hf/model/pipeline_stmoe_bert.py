@@ -63,7 +63,7 @@ class MobilityPipeline(Pipeline):
                 default one that it was not trained on.
             input_seq_length: so many records before the first asked-for one are the history; by default all. Networks
                 of the published regime take short ones only. Predictions are not fed back here, as they are there:
-                that is what `python -m stmoe_hf predict --predict_seq_length` does.
+                that is what `stmoe predict --predict_seq_length` does.
 
         Returns:
             Columns uid, d, t, rank (from 1), x, y, probability, in the order of uid, d, t, rank; every record that is
@@ -76,7 +76,7 @@ class MobilityPipeline(Pipeline):
         if decoder == "day":
             raise ValueError(
                 f"the day decoder chooses a whole day at once, without probabilities of its cells; a pipeline has"
-                f" {', '.join(SLOT_DECODERS)}. With the package: python -m stmoe_hf predict --decoder day"
+                f" {', '.join(SLOT_DECODERS)}. With the package: stmoe predict --decoder day"
             )
         if decoder not in SLOT_DECODERS:
             raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}")

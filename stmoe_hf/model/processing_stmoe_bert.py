@@ -321,4 +321,7 @@ def _is_list_of_records(person: Any) -> bool:
     return isinstance(person, list | tuple) and all(isinstance(r, list | tuple | np.ndarray) for r in person)
 
 
+# A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
+MobilityProcessor.register_for_auto_class()
+
 __all__ = ["MobilityProcessor"]

@@ -124,14 +124,11 @@ def predict_windows(
     processor: MobilityProcessor,
     settings: PredictionSettings,
     batch_size: int = 8,
-    num_workers: int = 0,
 ) -> Iterator[pd.DataFrame]:
     """Predicted records of one batch of users after another; memory does not grow with the users."""
     device = next(model.parameters()).device
     model.eval()
-    loader: DataLoader = DataLoader(
-        windows, batch_size=batch_size, collate_fn=processor.pad, num_workers=num_workers, shuffle=False
-    )
+    loader: DataLoader = DataLoader(windows, batch_size=batch_size, collate_fn=processor.pad, shuffle=False)
     done = 0
     for batch in loader:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}

@@ -1,7 +1,8 @@
 """The arguments of a training run: dataclasses whose fields are the options of the command line."""
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ NOT_IN_CONFIG = (
 MAY_CHANGE = ("dropout", "attention_dropout", "router_aux_loss_coef", "head_chunk_size", "max_seq_length")
 
 
+def _also(name: str) -> list[str]:
+    """Options of another name of an argument, in both spellings, as the parser makes them of the argument's own."""
+    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
+
+
 @dataclass
 class ModelArguments:
     """The model: a new one of the given sizes, or a saved one to go on from. Unset sizes keep their defaults."""
@@ -34,7 +40,9 @@ class ModelArguments:
             "choices": list(NETWORKS),
         },
     )
-    model_path: str | None = field(default=None, metadata={"help": "A saved model to go on from (folder or Hub id)."})
+    model_path: str | None = field(
+        default=None, metadata={"help": "A saved model to go on from (folder or Hub id).", "aliases": _also("model")}
+    )
     freeze: list[str] | None = field(
         default=None,
         metadata={
@@ -46,8 +54,9 @@ class ModelArguments:
         default="keep",
         metadata={
             "help": "What becomes of the table of cells of the model at model_path, whose ids mean other places in"
-            " another city: keep it and train on, reinit (draw it anew), or freeze it.",
+            " another city: keep it and train on, or reinit (draw it anew). To keep it as it is: --freeze cell_table.",
             "choices": ["keep", "reinit", "freeze"],
+            "metavar": "{keep,reinit}",  # freeze is the earlier form of --freeze cell_table
         },
     )
     city_embedding: bool = field(
@@ -61,7 +70,13 @@ class ModelArguments:
     day_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the day."})
     time_embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding of the slot."})
     day_of_week_embedding_size: int | None = field(default=None, metadata={"help": "Width of the weekday embedding."})
-    weekday_embedding_size: int | None = field(default=None, metadata={"help": "Width of the day-off embedding."})
+    weekday_embedding_size: int | None = field(  # the published name, and that of saved configurations
+        default=None,
+        metadata={
+            "help": "Width of the embedding of working days and days off (also --day_off_embedding_size).",
+            "aliases": _also("day_off_embedding_size"),
+        },
+    )
     hidden_size: int | None = field(default=None, metadata={"help": "Hidden size of the encoder."})
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers (published: hidden_layers)."})
     num_attention_heads: int | None = field(default=None, metadata={"help": "Heads (published: attention_heads)."})
@@ -146,8 +161,12 @@ class DataArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where prepared cities are kept."})
     cut_day: int | None = field(default=None, metadata={"help": "First day of the horizon; unset: the edition's."})
     horizon_days: int = field(default=15, metadata={"help": "Days to predict."})
-    eval_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the unmasked users that is held out from the cut day on and scored."}
+    test_fraction: float = field(
+        default=0.1,
+        metadata={
+            "help": "Share of the unmasked users that is held out from the cut day on and scored.",
+            "aliases": _also("eval_fraction"),
+        },
     )
     max_users: int | None = field(
         default=None, metadata={"help": "Use the first so many users of every city only, for a trial."}
@@ -177,7 +196,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         self.window_shape()
-        refuse_fraction(self.eval_fraction)
+        refuse_fraction(self.test_fraction)
         if self.max_users is not None and self.max_users < 1:
             raise ValueError(f"max_users is {self.max_users}; a trial needs at least 1")
 
@@ -229,11 +248,12 @@ class RunArguments(TrainingArguments):
         default=False, metadata={"help": "Every parameter takes part in every step: nothing need be looked for."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Windows have no unused columns."})
-    eval_users: int = field(
+    validation_users: int = field(
         default=100,
         metadata={
+            "aliases": _also("eval_users"),
             "help": "Users whose last days before the cut are kept from training and evaluated during it, at most a"
-            " fifth of all; 0: train on everything, keep the last checkpoint."
+            " fifth of all; 0: train on everything, keep the last checkpoint.",
         },
     )
     decoder: str = field(default="balanced", metadata={"help": "How cells are chosen.", "choices": list(DECODERS)})
@@ -254,7 +274,7 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
-        if self.eval_users <= 0:
+        if self.validation_users <= 0:
             self.keep_last_checkpoint()
         metric = self.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in METRICS:
@@ -275,3 +295,26 @@ class RunArguments(TrainingArguments):
         return PredictionSettings(
             self.decoder, self.distance_weight, self.num_candidates, data.input_seq_length, data.predict_seq_length
         )
+
+
+ARGUMENTS = (ModelArguments, DataArguments, RunArguments)
+# Other names of arguments, earlier ones among them: accepted on the command line, in YAML files, by `train`, and read
+# in the record of a run.
+ALIASES = {
+    alias.removeprefix("--"): f.name
+    for kind in ARGUMENTS
+    for f in fields(kind)
+    for alias in f.metadata.get("aliases", ())
+}
+
+
+def with_true_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values by the names of the arguments.
+
+    Raises:
+        ValueError: an argument is given by two of its names.
+    """
+    for alias in values:
+        if ALIASES.get(alias) in values:
+            raise ValueError(f"{alias} and {ALIASES[alias]} are two names of one argument: give one of them")
+    return {ALIASES.get(name, name): value for name, value in values.items()}

@@ -2,41 +2,60 @@
 
 import dataclasses
 import difflib
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
-from .arguments import DataArguments, ModelArguments, RunArguments
+from .arguments import ALIASES, ARGUMENTS, DataArguments, ModelArguments, RunArguments, with_true_names
+from .config_files import config_file
+from .help import training_help
 
-KINDS = (ModelArguments, DataArguments, RunArguments)
-KNOWN = {f.name for kind in KINDS for f in dataclasses.fields(kind) if f.init}
+KNOWN = {f.name for kind in ARGUMENTS for f in dataclasses.fields(kind) if f.init}
+USAGE = "stmoe train --city CITY --data_dir DIR [--config NAME] [any argument that --help or --help_all lists]"
 
 
-def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, RunArguments]:
-    """The arguments of a run from a command line, with the values of `--config FILE` (YAML) as defaults.
+def parse_arguments(
+    argv: list[str], values: Mapping[str, Any] | None = None
+) -> tuple[ModelArguments, DataArguments, RunArguments]:
+    """The arguments of a run from a command line, with the values of `--config` (YAML) as defaults.
+
+    Args:
+        argv: the command line.
+        values: arguments by name, which win over the file, too; None leaves one unset.
 
     Raises:
-        ValueError: an unknown key or a wrong value in the file, or an unusable combination.
-        SystemExit: a wrong command line (argparse has said why), or --help.
+        ValueError: no city, an unknown key or a wrong value in the file, or an unusable combination.
+        SystemExit: a wrong command line (argparse has said why), or help, which was printed.
     """
-    parser = HfArgumentParser(
-        KINDS,  # type: ignore[arg-type]
-        description="Train ST-MoE-BERT on a city.",
-        usage="train_hf.py --city CITY --data_dir DIR [--config FILE] [any argument that --help lists]",
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of any of these arguments, flat.")
+    parser = HfArgumentParser(ARGUMENTS, usage=USAGE, add_help=False)  # type: ignore[arg-type]
+    _answer_questions(argv)
     file, rest = _take_config(argv)
-    tokens = _yaml_tokens(parser, Path(file)) if file else []
+    tokens = _yaml_tokens(parser, config_file(file)) if file else []
+    tokens += _value_tokens(parser, values or {}, "train")
     model, data, run, *_, unknown = parser.parse_args_into_dataclasses(tokens + rest, return_remaining_strings=True)
     if unknown:
         raise ValueError(f"there is no argument {unknown[0]}{_near(unknown[0].partition('=')[0])}")
     if data.city is None and data.data_path is None:
-        parser.error("say which city to train on: --city A --data_dir DIR, or a file with --data_path FILE")
+        raise ValueError("say which city to train on: --city A --data_dir DIR, or a file with --data_path FILE")
     if run.output_dir is None or run.output_dir == "trainer_output":
         run.output_dir = f"runs/city{data.city or Path(data.data_path).name.split('.')[0]}"
     return model, data, run
+
+
+def _answer_questions(argv: list[str]) -> None:
+    """Print what --help, --help_all or --config_path ask for, and exit."""
+    for index, word in enumerate(argv):
+        option, _, name = word.partition("=")
+        if option in ("-h", "--help", "--help_all"):
+            print(training_help(USAGE, everything=option == "--help_all"))
+            sys.exit(0)
+        if option == "--config_path":
+            print(config_file(name or next(iter(argv[index + 1 :]), "")).resolve())
+            sys.exit(0)
 
 
 def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -46,7 +65,7 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
         if token == "--config":
             file = next(tokens, None)
             if file is None:
-                raise ValueError("--config needs a file")
+                raise ValueError("--config needs a file, or the name of one that comes with the package")
         elif token.startswith("--config="):
             file = token.partition("=")[2]
         else:
@@ -56,39 +75,46 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _near(name: str) -> str:
     """The argument that was probably meant, for an error."""
-    near = difflib.get_close_matches(name.lstrip("-"), KNOWN, n=1)
+    near = difflib.get_close_matches(name.lstrip("-"), sorted({*KNOWN, *ALIASES}), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _yaml_tokens(parser: HfArgumentParser, path: Path) -> list[str]:
-    """The file's values as a command line, so that both are read, converted and refused in one way."""
+    """The file's values as a command line."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ValueError(f"there is no configuration file {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `argument: value` lines")
+    return _value_tokens(parser, values, str(path))
+
+
+def _value_tokens(parser: HfArgumentParser, values: Mapping[str, Any], where: str) -> list[str]:
+    """Values as a command line, so that all are read, converted and refused in one way; `where` begins an error."""
+    try:
+        values = with_true_names(values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     tokens: list[str] = []
     for key, value in values.items():
         if key not in KNOWN:
-            raise ValueError(f"{path}: there is no argument {key!r}{_near(str(key))}")
+            raise ValueError(f"{where}: there is no argument {key!r}{_near(str(key))}")
         if value is None:
             continue
         if isinstance(value, dict):
-            raise ValueError(f"{path}: {key} must be a single value or a list, not a mapping")
-        part = [f"--{key}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
-        _check_value(parser, path, key, part)
+            raise ValueError(f"{where}: {key} must be a single value or a list, not a mapping")
+        part = [f"--{key}", *(str(v) for v in (value if isinstance(value, (list, tuple)) else [value]))]
+        _check_value(parser, where, key, part)
         tokens += part
     return tokens
 
 
-def _check_value(parser: HfArgumentParser, path: Path, key: str, part: list[str]) -> None:
-    """Let the parser read one value of the file, to name file and key if it cannot."""
+def _check_value(parser: HfArgumentParser, where: str, key: str, part: list[str]) -> None:
+    """Let the parser read one value, to name its place and key if it cannot."""
 
     def fail(message: str) -> NoReturn:
-        raise ValueError(f"{path}: {key}: {message}")
+        raise ValueError(f"{where}: {key}: {message}")
 
     usual, parser.error = parser.error, fail  # type: ignore[method-assign]
     try:

@@ -62,7 +62,7 @@ def open_run_data(model_args: ModelArguments, data_args: DataArguments, args: Ru
     known_cities = _known_cities(model_args, config, [city, *others] if args.trains else [])
     own_id = city_id(known_cities, city)
     cut_day = city.edition.cut_day if data_args.cut_day is None else data_args.cut_day
-    split = split_users(city, cut_day, data_args.eval_fraction, args.seed)
+    split = split_users(city, cut_day, data_args.test_fraction, args.seed)
     test = PredictionWindows(city, split.held_out, cut_day, shape, processor, city_id=own_id)
     masked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True, city_id=own_id)
     validation, split = _validation(city, split, args, shape, processor, own_id)
@@ -152,7 +152,7 @@ def _validation(
     """Some users' last days before the cut, kept from training, to choose a checkpoint without the held-out days."""
     if args.eval_strategy == "no":
         return None, split
-    count = min(args.eval_users, len(city) // 5)
+    count = min(args.validation_users, len(city) // 5)
     cut = split.cut_day - shape.horizon_days
     order = np.argsort(draw(args.seed, 1, city.uids), kind="stable")
     if split.cut_day > city.edition.cut_day:  # masked records, which have no truth, would be among those evaluated

@@ -18,13 +18,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.files import open_aside
 from ..model.records import KEY_COLUMNS
-from .arguments import DataArguments, ModelArguments, RunArguments
+from .arguments import DataArguments, ModelArguments, RunArguments, with_true_names
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
 RESULTS, PREDICTIONS, RECORD = "all_results.json", "predictions.csv.gz", "run.json"
 PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "numpy")
-OF_THE_SPLIT = ("seed", "eval_users")
+OF_THE_SPLIT = ("seed", "validation_users")
 MAY_MOVE = ("data_dir", "data_path", "cache_dir")  # the files may lie elsewhere when a run goes on
 
 
@@ -63,7 +63,8 @@ class RunFolder:
         except FileNotFoundError:
             return
         now = vars(model_args) | vars(data_args) | {name: getattr(args, name) for name in OF_THE_SPLIT}
-        before = record["model"] | record["data"] | {name: record["training"][name] for name in OF_THE_SPLIT}
+        training = with_true_names(record["training"])
+        before = with_true_names(record["model"] | record["data"]) | {name: training[name] for name in OF_THE_SPLIT}
         differ = [
             f"{name} was {before[name]} and is {value}"
             for name, value in now.items()

@@ -1,5 +1,6 @@
 """`predict`: the submission of a saved model, for masked and for plain users, and what is refused."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from transformers import AutoModel
 
+import stmoe_hf
 from stmoe_hf.__main__ import main
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
@@ -50,6 +52,34 @@ def test_masked_users_get_the_predictions_of_the_run_and_a_valid_submission(trai
     options = ["--prediction", str(output), "--data", str(data), "--city", "B", "--edition", "humob2024"]
     assert main(["validate", *options]) == 0
     assert "is a valid submission" in capsys.readouterr().out
+
+
+def test_predict_from_python_gives_the_table_of_the_command(trained, data, tmp_path):
+    assert predict(trained, data, tmp_path / "p.csv") == 0
+    table = stmoe_hf.predict(trained, city="B", data_dir=data, cache_dir=data / "cache", device="cpu")
+    written = pd.read_csv(tmp_path / "p.csv").sort_values(["uid", "d", "t"], ignore_index=True)
+    assert table.equals(written)
+    with pytest.raises(ValueError, match="there is no model at runs/none"):
+        stmoe_hf.predict("runs/none", city="B", data_dir=data)
+
+
+def test_train_from_python_is_the_command(data, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32, "num_experts": 0, "cell_head": False}
+    results = stmoe_hf.train(
+        city="B",
+        data_dir=data,
+        config="demo",
+        cache_dir=data / "cache",
+        output_dir=tmp_path / "run",
+        max_steps=1,
+        eval_users=0,
+        disable_tqdm=True,
+        **sizes,
+    )
+    written = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert results["city"] == "B" and written.keys() == results.keys()
+    with pytest.raises(ValueError, match="train: there is no argument 'hiden_size'; did you mean 'hidden_size'"):
+        stmoe_hf.train(city="B", data_dir=data, hiden_size=16)
 
 
 def test_plain_users_are_predicted_on_request_and_where_nobody_is_masked(trained, data, tmp_path):

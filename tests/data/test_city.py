@@ -289,3 +289,12 @@ def test_a_folder_without_parts_is_refused(tmp_path):
     pd.DataFrame().to_csv(tmp_path / "part.csv")
     with pytest.raises(DataError):
         open_city(path=tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_city_says_what_it_is_and_gives_its_records_as_a_table(tmp_path):
+    table = people(users=5, masked=2)
+    city = open_city("B", write_city(tmp_path, users=5, masked=2), cache_dir=tmp_path / "cache")
+    assert repr(city).startswith(f"City('B', humob2024: 5 people, {len(table):,} records (")
+    assert city.to_pandas().equals(table)
+    some = city.select(np.array([4, 1])).to_pandas()
+    assert some.equals(pd.concat([table[table["uid"] == uid] for uid in (4, 1)], ignore_index=True))

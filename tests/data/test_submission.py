@@ -5,6 +5,7 @@ import gzip
 import pandas as pd
 import pytest
 
+import stmoe_hf
 from stmoe_hf.__main__ import main
 from stmoe_hf.data.submission import read_table
 
@@ -22,7 +23,8 @@ def validate(folder, prediction, capsys, name="p.csv", data=None):
     path = folder / name
     if isinstance(prediction, pd.DataFrame):
         prediction = prediction.to_csv(index=False)
-    (gzip.open if name.endswith(".gz") else open)(path, "wb").write(prediction.encode())
+    content = prediction.encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     options = ["--prediction", str(path), "--data", str(data or folder), "--city", "B", "--edition", "humob2024"]
     code = main(["validate", *options])
     return code, capsys.readouterr().out
@@ -79,3 +81,15 @@ def test_a_table_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(b"uid,d,t,x,y\n" * 500)[:-9])
     with pytest.raises(ValueError, match="no whole gzip file"):
         read_table(tmp_path / "p.csv.gz")
+
+
+def test_a_table_is_validated_like_its_file(tmp_path, asked):
+    where = {"city": "B", "data_dir": tmp_path, "edition": "humob2024"}
+    assert stmoe_hf.validate(asked, **where) == []
+    for wrong in (asked.assign(x=201), asked.assign(x=5.5), asked.drop(columns="y"), asked[:0]):
+        wrong.to_csv(tmp_path / "p.csv", index=False)
+        problems = stmoe_hf.validate(wrong, **where)
+        of_file = stmoe_hf.validate(tmp_path / "p.csv", **where)
+        assert problems and list(map(str, problems)) == [str(problem).replace("'5.5'", "5.5") for problem in of_file]
+    with pytest.raises(ValueError, match="say which city asks"):
+        stmoe_hf.validate(asked)

@@ -143,7 +143,7 @@ def test_the_pipeline_refuses_what_it_cannot_do(exported, records):
         predict(records.drop(columns="t"))
     with pytest.raises(ValueError, match="a pipeline has mode, geobleu"):
         predict(records, decoder="best")
-    with pytest.raises(ValueError, match=r"the day decoder .* python -m stmoe_hf predict --decoder day"):
+    with pytest.raises(ValueError, match=r"the day decoder .* stmoe predict --decoder day"):
         predict(records, decoder="day")
     with pytest.raises(ValueError, match="city is 'Z'; the cities of this model are humob2024-B"):
         predict(records, city="Z")
@@ -190,17 +190,21 @@ def test_the_card_is_written_from_the_run(finished, exported):
     assert "| baseline weekday_slot_mode |" in text
     assert len(metrics) == 4
     command = text.split("## Training")[1].split("```")[1].replace("\\\n", " ")
-    model_args, data_args, run_args = parse_arguments(command.split()[3:])  # accelerate launch train_hf.py
+    model_args, data_args, run_args = parse_arguments(command.split()[4:])  # accelerate launch -m stmoe_hf.training
     record = json.loads((finished / "run.json").read_text())
     assert model_args.config_values() | {"city_embedding": True} == {
         name: value for name, value in record["model"].items() if value not in (None, "STMoEBert", "keep")
     }
-    assert (data_args.city, data_args.eval_fraction, run_args.learning_rate) == ("B", 0.4, 5e-3)
+    assert (data_args.city, data_args.test_fraction, run_args.learning_rate) == ("B", 0.4, 5e-3)
     record["data"] |= {"max_users": 9, "min_horizon_days": 3}
     record["training"] |= {"distance_weight": 0.02, "num_candidates": 64, "lr_scheduler_type": "cosine"}
     for setting in ("max_users 9", "min_horizon_days 3", "distance_weight 0.02", "num_candidates 64", "type cosine"):
         assert f"{setting} " in _command(record, "B") and f"{setting} " not in command, setting
     assert "min_history_days" not in _command(record, "B")  # as it always is
+    now = _command(record, "B")
+    record["data"]["eval_fraction"] = record["data"].pop("test_fraction")  # as it was called earlier
+    record["training"]["eval_users"] = record["training"].pop("validation_users")
+    assert sorted(_command(record, "B").split(" --")) == sorted(now.split(" --"))
     words = ("re-identify", "License", "Licence", "Citation", "2410.14099", "humob2024", "4 held-out users", "Seed 42")
     for word in words:
         assert word.lower() in text.lower(), word

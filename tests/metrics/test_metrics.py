@@ -274,14 +274,16 @@ def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monke
     evaluate = pytest.importorskip("evaluate")
     import stmoe_hf.metrics
 
-    folder = Path(stmoe_hf.metrics.__file__).parent / "humob"
-    metric = evaluate.load(str(folder), cache_dir=str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # it loads from anywhere
+    metric = evaluate.load(stmoe_hf.metrics.METRIC, cache_dir=str(tmp_path))
     truth = records()
     prediction = truth.assign(x=7)
     found = metric.compute(
         predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist(), edition="humob2025"
     )
     assert found == score(prediction, truth, "humob2025").to_dict()
+    tables = {"predictions": prediction[["y", "x", "t", "d", "uid"]], "references": truth}
+    assert metric.compute(**tables, edition="humob2025") == found
     assert metric.citation.startswith("@inproceedings") and set(metric.features) == {"predictions", "references"}
     with pytest.raises(ValueError, match="the prediction holds no record"):
         metric.compute(predictions=[], references=[], edition="humob2025")

@@ -11,28 +11,7 @@ from stmoe_hf import MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
 from stmoe_hf.model.heads_stmoe_bert import RING_KM, STMoEBertFar
 from stmoe_hf.model.spacetime import Calendar, Grid
 
-from ..helpers import small_model
-
-PORTABLE = {
-    "location_embedding_size": 0,
-    "day_embedding_size": 0,
-    "cell_head": False,
-    "history_spread": 2,
-    "history_far": True,
-    "record_features": True,
-    "grid_width": 40,
-    "grid_height": 30,
-    "num_days": 40,
-    "num_slots": 48,
-}
-
-
-def portable(**changes) -> STMoEBertForMobility:
-    model = small_model(**(PORTABLE | changes)).eval()
-    with torch.no_grad():
-        if model.far is not None:
-            model.far.rings.weight.normal_(0, 0.2)
-    return model
+from ..helpers import PORTABLE, portable_model
 
 
 def moved(model, grid: Grid, calendar: Calendar) -> STMoEBertForMobility:
@@ -76,7 +55,7 @@ GRID, CALENDAR = Grid(40, 30), Calendar(0, 40, 48)
     ids=str,
 )
 def test_the_probabilities_of_all_cells_sum_to_one_on_any_grid_and_calendar(grid, calendar, history_far):
-    model = moved(portable(history_far=history_far), grid, calendar)
+    model = moved(portable_model(history_far=history_far), grid, calendar)
     batch = inputs_of(grid, calendar, person(grid, calendar, 5), person(grid, calendar, 3, seed=1))
     with torch.no_grad():
         everything = model(**batch).logits
@@ -87,7 +66,7 @@ def test_the_probabilities_of_all_cells_sum_to_one_on_any_grid_and_calendar(grid
 
 
 def test_the_loss_uses_the_same_probabilities():
-    model = portable()
+    model = portable_model()
     batch = inputs_of(GRID, CALENDAR, person(GRID, CALENDAR, 5))
     labels = torch.full(batch["inputs"].shape[:2], -100)
     labels[0, -5:] = torch.tensor([0, 41, 500, 1199, 3])
@@ -112,7 +91,7 @@ class Largest(TorchDispatchMode):
 
 def test_a_grid_of_four_million_cells_makes_no_map_of_it():
     grid = Grid(2000, 2000, 0.1)
-    model = moved(portable(history_relation_size=0), grid, CALENDAR)
+    model = moved(portable_model(history_relation_size=0), grid, CALENDAR)
     batch = inputs_of(grid, CALENDAR, person(grid, CALENDAR, 5))
     labels = torch.full(batch["inputs"].shape[:2], -100)
     labels[0, -5:] = 17
@@ -123,7 +102,7 @@ def test_a_grid_of_four_million_cells_makes_no_map_of_it():
 
 
 def test_what_is_asked_alone_depends_on_nothing_else_that_is_asked():
-    model = portable()
+    model = portable_model()
     day, slot, cell = person(GRID, CALENDAR, 24)
     known = cell != GRID.mask_id
     everything = inputs_of(GRID, CALENDAR, (day, slot, cell))
@@ -140,7 +119,7 @@ def test_what_is_asked_alone_depends_on_nothing_else_that_is_asked():
 
 
 def test_what_is_asked_alone_depends_on_no_batch_and_may_differ_by_row():
-    model = portable()
+    model = portable_model()
     people = [person(GRID, CALENDAR, 4, seed, records=20 + 10 * seed) for seed in range(3)]
     both = inputs_of(GRID, CALENDAR, *people)
     alone = torch.tensor([True, False, True])
@@ -152,7 +131,7 @@ def test_what_is_asked_alone_depends_on_no_batch_and_may_differ_by_row():
 
 
 def test_people_without_history_who_are_asked_alone_get_a_finite_answer():
-    model = portable()
+    model = portable_model()
     nobody = (np.array([30, 31]), np.array([5, 6]), np.array([GRID.mask_id] * 2))
     batch = inputs_of(GRID, CALENDAR, nobody, person(GRID, CALENDAR, 3))
     with torch.no_grad():
@@ -164,7 +143,7 @@ def test_people_without_history_who_are_asked_alone_get_a_finite_answer():
 
 
 def test_records_between_known_ones_may_be_asked_alone():
-    model = portable()
+    model = portable_model()
     day, slot, cell = person(GRID, CALENDAR, 0, records=40)
     gaps = cell.copy()
     gaps[[10, 20, 21]] = GRID.mask_id
@@ -178,7 +157,7 @@ def test_records_between_known_ones_may_be_asked_alone():
 
 def test_the_same_life_in_slots_of_another_length_gives_nearly_the_same_answer():
     """Half-hours told as quarters: each record once, in the first quarter of its half-hour or the second."""
-    model = portable()
+    model = portable_model()
     quarters = Calendar(0, 40, 96)
     day, slot, cell = person(GRID, CALENDAR, 6)
     fine = moved(model, GRID, quarters)
@@ -227,7 +206,7 @@ def test_the_cells_of_a_ring_are_counted_exactly(grid):
 
 
 def test_a_moved_configuration_is_saved_and_read_with_what_it_was_trained_on(tmp_path):
-    model = moved(portable(), Grid(60, 50, 0.25), Calendar(0, 90, 96))
+    model = moved(portable_model(), Grid(60, 50, 0.25), Calendar(0, 90, 96))
     model.save_pretrained(tmp_path)
     again = STMoEBertForMobility.from_pretrained(tmp_path)
     assert again.config.trained_num_slots == 48

@@ -1,11 +1,13 @@
 """Arguments: YAML and command line read alike, and refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from stmoe_hf.training.arguments import with_true_names
 from stmoe_hf.training.build import new_config
-from stmoe_hf.training.command_line import parse_arguments
+from stmoe_hf.training.command_line import KNOWN, parse_arguments
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -54,12 +56,66 @@ def test_an_unknown_argument_of_the_command_line_is_refused_by_name():
         parse_arguments(["--city", "B", "64"])
 
 
-def test_a_missing_file_and_a_missing_city_are_refused(tmp_path, capsys):
-    with pytest.raises(ValueError, match="no configuration file"):
+def test_a_missing_file_and_a_missing_city_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no configuration file .*; those that come with the package are .*history"):
         parse_arguments(["--city", "B", "--config", str(tmp_path / "none.yaml")])
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="say which city"):
         parse_arguments([])
-    assert "say which city" in capsys.readouterr().err
+
+
+def test_a_configuration_of_the_package_has_a_name_and_a_file_of_ones_own_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse_arguments(["--city", "B", "--config", "history"])[0].hidden_size == 64
+    (tmp_path / "history").write_text("hidden_size: 32")
+    assert parse_arguments(["--city", "B", "--config=history"])[0].hidden_size == 32
+    assert parse_arguments(["--city", "B", "--config", "history.yaml"])[0].hidden_size == 64
+
+
+def test_where_a_configuration_lies_can_be_asked_for(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--config_path", "accelerate/two_cpu"])
+    assert not stop.value.code
+    assert "num_processes: 2" in Path(capsys.readouterr().out.strip()).read_text()
+
+
+EARLIER = {"eval_fraction": 0.3, "eval_users": 7, "model": "runs/x", "day_off_embedding_size": 3}
+
+
+@pytest.mark.parametrize("way", ["command line", "hyphens", "file", "keywords"])
+def test_other_names_of_arguments_are_read_everywhere(tmp_path, way):
+    dash = "-" if way == "hyphens" else "_"
+    options = [word for k, v in EARLIER.items() for word in (f"--{k.replace('_', dash)}", str(v))]
+    if way == "file":
+        model, data, run = parse(tmp_path, "\n".join(f"{k}: {v}" for k, v in EARLIER.items()))
+    elif way == "keywords":
+        model, data, run = parse_arguments([], {"city": "B", **EARLIER})
+    else:
+        model, data, run = parse_arguments(["--city", "B", *options])
+    assert (data.test_fraction, run.validation_users) == (0.3, 7)
+    assert (model.model_path, model.weekday_embedding_size) == ("runs/x", 3)
+
+
+def test_two_names_of_one_argument_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="eval_users and validation_users are two names"):
+        parse(tmp_path, "eval_users: 3\nvalidation_users: 4")
+
+
+def test_the_record_of_an_earlier_run_is_read_by_the_names_of_today():
+    record = {"eval_users": 3, "seed": 1}
+    assert with_true_names(record) == {"validation_users": 3, "seed": 1}
+
+
+def test_help_shows_our_arguments_in_groups_and_those_of_the_trainer_on_request(capsys):
+    texts = {}
+    for option in ("--help", "--help_all"):
+        with pytest.raises(SystemExit):
+            parse_arguments([option])
+        texts[option] = capsys.readouterr().out
+    options = {name: re.findall(r"^  --(\w+)", text, re.MULTILINE) for name, text in texts.items()}
+    assert options["--help"].index("city") < options["--help"].index("model_path") < options["--help"].index("seed")
+    assert len(texts["--help"].splitlines()) < 150 and "adam_beta1" not in options["--help"]
+    everything = [name for name in options["--help_all"] if name not in ("config", "config_path", "help_all")]
+    assert sorted(everything) == sorted(KNOWN)  # each once
 
 
 def test_windows_of_records_need_their_lengths(tmp_path):

@@ -95,7 +95,7 @@ def test_training_logs_the_load_of_the_experts_and_both_learning_rates(finished)
 
 def test_a_router_that_collapses_is_said(tmp_path, caplog):
     model = small_model()  # 4 experts, 2 for each record
-    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, eval_users=0)
+    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, validation_users=0)
     trainer = MobilityTrainer(
         model=model, args=args, processor=MobilityProcessor(12, 10), settings=PredictionSettings()
     )
@@ -220,15 +220,21 @@ def test_a_kill_or_a_full_disk_leaves_the_last_checkpoint_whole(finished, data, 
 def test_a_run_is_not_resumed_with_another_model_or_other_data(finished, data, tmp_path, capsys):
     folder = tmp_path / "cityB"
     shutil.copytree(finished, folder)
-    options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--hidden_size", "32", "--cut_day", "50")
+    # A record of before some arguments got other names.
+    record = json.loads((folder / "run.json").read_text())
+    record["training"]["eval_users"] = record["training"].pop("validation_users")
+    record["data"]["eval_fraction"] = record["data"].pop("test_fraction")
+    (folder / "run.json").write_text(json.dumps(record))
+    options = arguments(data, folder, "--resume", "--eval_fraction", "0.3", "--hidden_size", "32", "--cut_day", "50")
     assert main(options) == 1
     said = capsys.readouterr().err
     assert "hidden_size was 16 and is 32" in said and "cut_day was None and is 50" in said
+    assert "test_fraction was 0.4 and is 0.3" in said
     # Seed and number decide who is held out and evaluated.
     options = arguments(data, folder, "--resume", "--eval_fraction", "0.4", "--seed", "7", "--eval_users", "3")
     assert main(options) == 1
     said = capsys.readouterr().err
-    assert "seed was 42 and is 7" in said and "eval_users was 100 and is 3" in said
+    assert "seed was 42 and is 7" in said and "validation_users was 100 and is 3" in said
 
 
 def test_a_run_that_replaces_another_takes_none_of_its_checkpoints(finished, data, tmp_path):
@@ -424,7 +430,7 @@ def test_what_cannot_work_is_refused_before_data_is_read(tmp_path, capsys):
             "needs a network with a history head",
         ),
         (["--metric_for_best_model", "geobleu"], "metric_for_best_model is 'geobleu'; it must be one of humob2024_"),
-        (["--eval_fraction", "1.5"], "eval_fraction is 1.5"),
+        (["--eval_fraction", "1.5"], "test_fraction is 1.5"),
         (["--max_users", "0"], "max_users is 0"),
         (
             "--input_seq_length 40 --predict_seq_length 10 --max_seq_length 49".split(),

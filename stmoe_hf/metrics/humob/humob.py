@@ -1,4 +1,6 @@
-"""GEO-BLEU, DTW and accuracy as an `evaluate.Metric`: `evaluate.load("stmoe_hf/metrics/humob")`."""
+"""GEO-BLEU, DTW and accuracy as an `evaluate.Metric`: `evaluate.load(stmoe_hf.metrics.METRIC)`."""
+
+from typing import Any
 
 import datasets
 import evaluate
@@ -45,11 +47,12 @@ class Humob(evaluate.Metric):
             reference_urls=["https://github.com/yahoojapan/geobleu"],
         )
 
-    def compute(self, *, predictions=None, references=None, **kwargs):
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict | None:
         """The scores; tables are scored as they come, lists of records may also have been added in batches before."""
         if predictions is None or references is None or self.writer is not None or self.num_process > 1:
-            return super().compute(predictions=predictions, references=references, **kwargs)
-        return self._compute(predictions, references, **kwargs)
+            # `evaluate` copies this method without its closure, so there is no super().
+            return evaluate.Metric.compute(self, predictions=predictions, references=references, **options)
+        return self._compute(predictions, references, **options)
 
     def _compute(self, predictions, references, edition, cell_km=None):
         grid = None if cell_km is None else Grid(cell_km=cell_km)
