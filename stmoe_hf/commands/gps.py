@@ -1,11 +1,12 @@
 """`stmoe gps --points DIR --timezone Asia/Tokyo --output_dir DATA/kyoto`"""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..data.description import describe
 from ..data.errors import DataError
-from ..data.gps import points_to_city
+from ..data.gps import ALIGN, OUTLIERS, BadPoints, points_to_city, write_bad_rows
 from ..data.points import NAMES, read_points
 
 
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--holidays", nargs="*", default=[], help="dates with the rhythm of a Sunday")
     parser.add_argument("--horizon_days", type=int, default=15, help="the last so many days are to be predicted")
     parser.add_argument("--skip_bad", action="store_true", help="leave impossible points out, and count them")
+    parser.add_argument("--bad_rows", help="csv file to write with file, line and reason of each point left out")
+    parser.add_argument("--align", choices=ALIGN, help="give each person a calendar of their own, with true weekdays")
+    parser.add_argument(
+        "--outliers", choices=OUTLIERS, default="refuse", help="times that are years away from all others"
+    )
+    parser.add_argument("--time_format", help="of times that are not in ISO 8601, such as '%%d/%%m/%%Y %%H:%%M'")
+    parser.add_argument("--columns", help="names of the columns of files without a header, such as uid,-,lat,lng,time")
     for role, names in NAMES.items():
         parser.add_argument(f"--{role}_column", help=f"name of this column; unset: the first of {', '.join(names)}")
 
@@ -38,24 +46,36 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"there is no city.json in {args.like}")
         like = described[1]
     columns = {role: getattr(args, f"{role}_column") for role in NAMES if getattr(args, f"{role}_column")}
-    city = points_to_city(
-        read_points(args.points, columns),
-        timezone=args.timezone,
-        name=args.name or Path(args.output_dir).name,
-        cell_km=args.cell_km,
-        slot_minutes=args.slot_minutes,
-        bounds=tuple(args.bounds) if args.bounds else None,
-        grid_size=tuple(args.grid_size) if args.grid_size else None,
-        like=like,
-        first_date=args.first_date,
-        num_days=args.num_days,
-        times_in=args.times_in,
-        holidays=tuple(args.holidays),
-        horizon_days=args.horizon_days,
-        skip_bad=args.skip_bad,
-    )
+    try:
+        city = points_to_city(
+            read_points(args.points, columns, args.columns.split(",") if args.columns else None),
+            timezone=args.timezone,
+            name=args.name or Path(args.output_dir).name,
+            cell_km=args.cell_km,
+            slot_minutes=args.slot_minutes,
+            bounds=tuple(args.bounds) if args.bounds else None,
+            grid_size=tuple(args.grid_size) if args.grid_size else None,
+            like=like,
+            first_date=args.first_date,
+            num_days=args.num_days,
+            align=args.align,
+            times_in=args.times_in,
+            time_format=args.time_format,
+            holidays=tuple(args.holidays),
+            horizon_days=args.horizon_days,
+            skip_bad=args.skip_bad,
+            outliers=args.outliers,
+        )
+    except BadPoints as error:
+        if args.bad_rows:
+            write_bad_rows(error.rows, args.bad_rows)
+        raise
+    if args.bad_rows:
+        write_bad_rows(city.bad, args.bad_rows)
     city.write(args.output_dir)
     grid, calendar = city.description.grid, city.description.calendar
+    for line in city.said:
+        print(line, file=sys.stderr)
     print("; ".join(f"{name} {count:,}" for name, count in city.counts.items()))
     print(
         f"{grid.width} x {grid.height} cells of {grid.cell_km:g} km, {calendar.num_days} days of {calendar.num_slots}"

@@ -10,6 +10,8 @@ from ..data.errors import DataError
 from ..data.files import open_aside
 from ..data.submission import read_table
 from ..metrics import EDITIONS, score
+from ..metrics.score import grid_of
+from ..model.spacetime import Grid
 from .options import add_data_path
 
 
@@ -25,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only_predicted", action="store_true", help="leave out users of the reference that were not predicted"
     )
     add_data_path(
-        parser, "folder or file of the city, whose city.json says how large its cells are", "--data_dir", "--data"
+        parser,
+        "the city's folder, whose city.json has its cell size; unset: that beside a file",
+        "--data_dir",
+        "--data",
     )
     parser.add_argument("--per_user", help="csv or csv.gz file to write with the scores of each user")
 
@@ -55,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         if described is None:
             raise DataError(f"there is no city.json in or beside {args.data_path}")
         grid = described[1].grid
+    grid = grid or grid_of(prediction, reference)
+    if grid != Grid():
+        print(f"the city.json says: {grid.width} x {grid.height} cells of {grid.cell_km:g} km", file=sys.stderr)
     scores = score(prediction, reference, args.edition, grid=grid, progress=True)
     if args.per_user:
         with open_aside(Path(args.per_user)) as file:

@@ -5,17 +5,51 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import shutil
-import tempfile
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+_HOST = re.sub(r"\W", "_", socket.gethostname(), flags=re.ASCII)[:40]
+_ASIDE = re.compile(r"\..+\.(\w+)\.([0-9]+)\.[0-9]+\.part", re.ASCII)
+SECONDS_UNTIL_STALE = 86_400  # of what a process of another machine has begun: it cannot be seen from here
+
+
+def aside_of(path: Path) -> Path:
+    """The name, beside `path`, of a file or folder that is being made; tells of which machine, process and thread."""
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{threading.get_ident()}.part")
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a folder what processes left half-made that are no more."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.glob(".*.part")):
+            made = _ASIDE.fullmatch(path.name)
+            if made is not None and _is_stale(path, made[1], int(made[2])):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path, host: str, process: int) -> bool:
+    if host == _HOST:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False  # it is another user's
+        return False
+    return time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE
 
 
 @contextlib.contextmanager
 def open_aside(path: Path, mode: str = "w", compresslevel: int = 6) -> Iterator[IO[Any]]:
     """A file to write ("w" text, "wb" bytes; gzip if it ends in .gz) that takes its name only when it is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    sweep(path.parent)
+    aside = aside_of(path)
     try:
         opened: Any
         if path.suffix == ".gz":
@@ -58,12 +92,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     refuse_full_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    sweep(folder.parent)
+    aside = aside_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     try:
         yield aside
-        umask = os.umask(0)  # can only be read by setting it
-        os.umask(umask)
-        aside.chmod(0o777 & ~umask)
         if folder.exists():
             folder.rmdir()
         os.replace(aside, folder)

@@ -8,6 +8,7 @@ on the middle parallel; 50 km north or south of it they are off by 0.8 % at lati
 from __future__ import annotations
 
 import datetime
+import difflib
 import math
 import zoneinfo
 from dataclasses import dataclass
@@ -29,8 +30,13 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
     """The time zone of this IANA name; DataError if there is none."""
     try:
         return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise DataError(f"there is no time zone {name!r}; give a name such as Asia/Tokyo or UTC") from None
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+        known = sorted(zoneinfo.available_timezones())
+        city = str(name).rpartition("/")[2].replace(" ", "_").lower()
+        near = [other for other in known if city and other.rpartition("/")[2].lower() == city]
+        near += difflib.get_close_matches(str(name), known, 3, 0.7)
+        text = " or ".join(dict.fromkeys(near[:4])) or "Asia/Tokyo or UTC"
+        raise DataError(f"there is no time zone {name!r}; give a name such as {text}") from None
 
 
 def day_number(date: str) -> int:
@@ -49,12 +55,15 @@ class Place:
         latitude, longitude: of the middle of the grid, degrees (WGS 84).
         timezone: IANA name of the zone whose clock gives days and slots.
         first_date: ISO date of the calendar's first day.
+        aligned: each person has a calendar of their own, of which only the weekdays are the city's: the true first
+            dates stand in `users.csv`.
     """
 
     latitude: float
     longitude: float
     timezone: str
     first_date: str
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         if not abs(self.latitude) <= FARTHEST_LATITUDE or not abs(self.longitude) <= 180:
@@ -96,13 +105,28 @@ class Place:
         return self.latitude + km_north / north, longitude
 
     def day_of(self, date: str, calendar: Calendar) -> int:
-        """The number of the day of an ISO date."""
+        """The number of the day of an ISO date; DataError where each person has dates of their own."""
+        if self.aligned:
+            raise DataError(f"each person of this city has a calendar of their own: {date} is no day of it")
         return day_number(date) - day_number(self.first_date) + calendar.first_day
 
-    def clock(self, d: Any, t: Any, calendar: Calendar) -> pd.DatetimeIndex:
-        """Local time at which slots begin; where a clock change skips one, the time right after it."""
+    def clock(self, d: Any, t: Any, calendar: Calendar, first_date: Any = None) -> pd.DatetimeIndex:
+        """Local time at which slots begin; where a clock change skips one, the time right after it.
+
+        Args:
+            d, t: [n] days and slots.
+            calendar: of the city.
+            first_date: [n] ISO dates of the first day of each record's person, of an aligned city.
+        """
+        if self.aligned and first_date is None:
+            raise DataError(
+                "each person of this city has a calendar of their own, whose first date is in users.csv: without it"
+                " there are no dates"
+            )
         seconds = (np.asarray(d) - calendar.first_day) * 86400 + np.asarray(t) * 86400 // calendar.num_slots
-        local = pd.DatetimeIndex(np.datetime64(self.first_date, "s") + seconds.astype("timedelta64[s]"))
+        own = first_date is not None and self.aligned
+        start = np.asarray(first_date, "datetime64[s]") if own else np.datetime64(self.first_date, "s")
+        local = pd.DatetimeIndex(start + seconds.astype("timedelta64[s]"))
         earlier = np.ones(len(local), bool)  # of the two times that a clock has when it is put back
         return local.tz_localize(self.timezone, ambiguous=earlier, nonexistent="shift_forward")
 
@@ -125,5 +149,5 @@ def locate(records: pd.DataFrame, place: Place, grid: Grid, calendar: Calendar) 
             f" uid {records['uid'].iloc[row]}: x {x[row]}, y {y[row]}"
         )
     latitude, longitude = place.to_latlon(x, y, grid)
-    time = place.clock(records["d"], records["t"], calendar)
+    time = place.clock(records["d"], records["t"], calendar, records.get("first_date"))
     return records.assign(latitude=latitude, longitude=longitude, time=time)

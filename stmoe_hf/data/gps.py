@@ -7,26 +7,38 @@ file counts. In the hour that a clock change repeats, both passes fall into the 
 
 from __future__ import annotations
 
-import datetime
-import re
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from ..model.spacetime import Calendar, Grid
+from ..model.tables import shown
+from .area import choose_grid, refuse_exchanged
+from .calendars import iso, one_calendar, own_calendars, stray, stray_of_person
 from .description import USERS, Description
 from .errors import DataError
-from .files import new_folder
-from .geography import FARTHEST_LATITUDE, Place, day_number, zone
-from .points import Points, four_columns
+from .files import new_folder, open_aside
+from .geography import Place, zone
+from .points import NUMBER, BadRow, Points, table_points
+from .times import DAY_US, Times, parse_times
 
 RECORDS = "records.parquet"
-MOST_CELLS = 1_000_000  # of a grid that is fitted to the data
-_OFFSET = re.compile(r"(?:Z|UTC|[+-]\d\d:?\d\d)$")
-_DAY_US = 86_400_000_000
+OUTLIERS = ("refuse", "drop", "keep")
+ALIGN = ("person",)
+SHOWN = 3  # rows that an error or a remark names
+
+
+class BadPoints(DataError):
+    """Points that are refused: all of them stand in `rows`."""
+
+    def __init__(self, text: str, rows: list[BadRow]):
+        super().__init__(text)
+        self.rows = rows
 
 
 @dataclass(frozen=True)
@@ -35,15 +47,20 @@ class GpsCity:
 
     Attributes:
         records: columns uid, d, t, x, y in this order, one row for each person and slot with a point.
-        users: columns uid, user: which person got which number.
+        users: columns uid, user: which person got which number; of an aligned city also first_date, the date of the
+            calendar's first day for this person, and holidays, if there are any, as days of it.
         description: name, grid, calendar and place, as written to `city.json`.
         counts: what became of the points.
+        bad: the rows that were left out because something is wrong with them.
+        said: what a person should know of how the points were taken.
     """
 
     records: pd.DataFrame
     users: pd.DataFrame
     description: Description
     counts: dict[str, int]
+    bad: list[BadRow] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def write(self, folder: str | Path) -> Path:
         """Write records, users and `city.json` into a new folder, which `--data_path` then takes.
@@ -58,8 +75,16 @@ class GpsCity:
         return Path(folder)
 
 
+def write_bad_rows(rows: list[BadRow], path: str | Path) -> None:
+    """Write the rows that were left out or refused: a csv file with the columns file, line, reason."""
+    with open_aside(Path(path)) as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "line", "reason"])
+        writer.writerows([row.file or "", row.line, row.reason] for row in rows)
+
+
 def points_to_city(
-    points: pd.DataFrame | Points,
+    points: Any,
     *,
     timezone: str,
     name: str = "city",
@@ -70,16 +95,20 @@ def points_to_city(
     like: Description | None = None,
     first_date: str | None = None,
     num_days: int | None = None,
+    align: str | None = None,
     times_in: str | None = None,
+    time_format: str | None = None,
     holidays: tuple[str, ...] = (),
     horizon_days: int = 15,
     skip_bad: bool = False,
+    outliers: str = "refuse",
     columns: dict[str, str] | None = None,
 ) -> GpsCity:
     """Records of points.
 
     Args:
-        points: from `read_points`, or a DataFrame with columns as in `NAMES` (scikit-mobility's, trackintel's).
+        points: from `read_points`, or any table (a DataFrame of pandas or polars, a `datasets.Dataset`, rows, ...)
+            with columns as in `points.NAMES` (scikit-mobility's, trackintel's).
         timezone: IANA name of the zone whose clock gives days and slots.
         name: of the city.
         cell_km: side of a cell.
@@ -87,42 +116,86 @@ def points_to_city(
         bounds: south, west, north, east of the grid in degrees; or
         grid_size: its width and height in cells, around the median point; or
         like: a city whose grid, place, slot length and number of days are taken over, so that its model fits.
-            With none of the three the grid is fitted to the points.
+            With none of the three the grid is fitted to where most points are; the others are counted and named.
         first_date: ISO date of the first day; by default that of the first point in the grid.
-        num_days: by default up to the last point in the grid.
+        num_days: by default up to the last point in the grid; of aligned people, so many days before the last of each.
+        align: "person" gives each person a calendar of their own, shifted by whole weeks so that all end in one week.
         times_in: zone of times that do not say theirs; without it such times are refused.
+        time_format: of times as text, as of `strptime`, where they are not in ISO 8601.
         holidays: ISO dates with the rhythm of a Sunday.
         horizon_days: the last so many days are to be predicted (a fifth of all days, if that is less).
         skip_bad: leave points without user, time or possible coordinates out, and count them.
+        outliers: what becomes of times that are years away from all others: refuse, drop or keep them. Of aligned
+            people they are always dropped, and named.
         columns: what the columns user, latitude, longitude, time are called, where not as in `NAMES`.
 
     Raises:
-        DataError: naming the first wrong point and what to do.
+        BadPoints: a DataError with all wrong rows, naming the first one and what to do.
+        DataError: naming what cannot be, and what to do.
     """
-    if 1440 % slot_minutes:
+    if slot_minutes < 1 or 1440 % slot_minutes:
         raise DataError(f"slot_minutes is {slot_minutes}; a day must be a whole number of slots")
     if sum(choice is not None for choice in (bounds, grid_size, like)) > 1:
         raise DataError("give at most one of bounds, grid_size and like: each says what the grid is")
+    if align not in (None, *ALIGN) or outliers not in OUTLIERS:
+        raise DataError(f"align is {align!r}, outliers {outliers!r}; they are one of {ALIGN} and one of {OUTLIERS}")
+    if align is not None and first_date is not None:
+        raise DataError("aligned people have first dates of their own: leave first_date out")
     zone(timezone)
     if not isinstance(points, Points):
-        points = Points(four_columns(points, columns), [])
-    counts = {"points": len(points.table)}
-    rows = _good_rows(points, skip_bad)
-    counts["bad"] = len(points.table) - len(rows)
-    table = points.table.iloc[rows]
-    instant, local = _times(points, table["time"], rows, timezone, times_in)
-    person, users = _people(table["user"])
-    latitude, longitude = (table[name].to_numpy(float) for name in ("latitude", "longitude"))
+        try:
+            points = table_points(points, columns)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(str(error)) from None
+    if not len(points.table):
+        raise DataError("there is no point")
+    said = list(points.said)
+    counts = {"points": len(points.table) + len(points.bad)}
+    latitude, longitude, times, reasons = _checked(points, timezone, times_in, time_format)
+    said += [times.said] if times.said else []
+    bad = _refuse_bad(points, reasons, skip_bad)
+    counts["bad"] = len(bad)
+    good = np.ones(len(points.table), bool)
+    good[list(reasons)] = False
+    rows = np.flatnonzero(good)
+    instant, local = _clocks(times, rows, timezone, times_in)
+    person, users = _people(points.table["user"].iloc[rows])
+    day = local // DAY_US
+
+    # Times that are years away from all others.
+    away = np.zeros(len(rows), bool)
+    if align is not None:
+        away = stray_of_person(person, day)
+    elif outliers != "keep" and (first_date is None or num_days is None) and (like is None or first_date is None):
+        away = stray(day)
+    if away.any():
+        stray_rows = points.bad_rows(
+            {int(row): f"the date is {iso(d)}" for row, d in zip(rows[away], day[away], strict=True)}
+        )
+        text = f"{len(stray_rows):,} points are years away from most others: {_named(stray_rows)}"
+        if align is None and outliers == "refuse":
+            raise BadPoints(
+                f"{text} (outliers drop leaves them out, keep takes them; or give first_date and num_days)", stray_rows
+            )
+        said.append(f"{text}; they are left out")
+        bad += stray_rows
+    counts["outliers in time"] = int(away.sum())
 
     order = np.lexsort((instant, person))
+    order = order[~away[order]]
     twice = np.zeros(len(order), bool)
     twice[1:] = (np.diff(person[order]) == 0) & (np.diff(instant[order]) == 0)
     counts["same stamp"] = int(twice.sum())
     order = order[~twice]
-    person, local, latitude, longitude = (values[order] for values in (person, local, latitude, longitude))
+    row, person, local, day = (values[order] for values in (rows, person, local, day))
+    latitude, longitude = latitude[row], longitude[row]
 
-    grid, middle = _grid(latitude, longitude, cell_km, bounds, grid_size, like)
-    place = Place(*middle, timezone, first_date or "1970-01-01")
+    if bounds is None and like is None:
+        refuse_exchanged(latitude, longitude, timezone)
+    grid, middle = choose_grid(latitude, longitude, cell_km, bounds, grid_size, like)
+    place = Place(*middle, timezone, "1970-01-01")
     x, y = place.to_xy(latitude, longitude, grid)
     inside = (x >= 1) & (x <= grid.width) & (y >= 1) & (y <= grid.height)
     counts["outside the grid"] = int((~inside).sum())
@@ -131,100 +204,161 @@ def points_to_city(
         exchanged = (x >= 1) & (x <= grid.width) & (y >= 1) & (y <= grid.height)
         hint = "; latitude and longitude look exchanged" if exchanged.mean() > 0.5 else ""
         raise DataError(f"none of the {len(inside):,} points lies in the grid{hint}")
+    if not inside.all() and bounds is None and grid_size is None and like is None:
+        said.append(_outside_fitted(points, row, latitude, longitude, person, inside))
 
     slots = 1440 // slot_minutes if like is None else like.calendar.num_slots
-    day, within = np.divmod(local, _DAY_US)
-    start = day[inside].min() if first_date is None else day_number(first_date)
-    if num_days is None:
-        num_days = int(day[inside].max() - start + 1) if like is None else like.calendar.num_days
-    day -= start
-    kept = inside & (day >= 0) & (day < num_days)
+    if num_days is None and like is not None:
+        num_days = like.calendar.num_days
+    if align is None:
+        days = one_calendar(day[inside], len(users), slots, first_date, num_days, holidays)
+    else:
+        days = own_calendars(person[inside], day[inside], len(users), slots, num_days, holidays)
+    calendar = days.calendar
+    d = day - days.shift[person]
+    kept = inside & (d >= 0) & (d < calendar.num_days)
     counts["outside the days"] = int((inside & ~kept).sum())
     if not kept.any():
-        raise DataError(f"no point in the grid lies in the {num_days} days from {first_date} on")
-    if num_days < 2:
-        raise DataError("all points are of one day; a history and a horizon need two")
+        raise DataError(f"no point in the grid lies in the {calendar.num_days} days from {days.first_date} on")
 
-    person, cell, time = person[kept], grid.cell(x[kept], y[kept]), day[kept] * slots + within[kept] * slots // _DAY_US
-    person, time, cell = _modal_cells(person, time, cell, num_days * slots, grid.num_cells)
-    date = datetime.date(1970, 1, 1) + datetime.timedelta(days=int(start))
-    off = tuple(sorted(day_number(text) - int(start) for text in holidays))
-    calendar = Calendar(0, num_days, slots, date.weekday(), tuple(d for d in off if 0 <= d < num_days))
-    cut_day = num_days - max(1, min(horizon_days, num_days // 5))
-    place = Place(*middle, timezone, date.isoformat())
-    uid = users["uid"].to_numpy()[person]
+    time = d[kept] * slots + local[kept] % DAY_US * slots // DAY_US
+    person, time, cell = _modal_cells(
+        person[kept], time, grid.cell(x[kept], y[kept]), calendar.num_days * slots, grid.num_cells
+    )
+    cut_day = calendar.num_days - max(1, min(horizon_days, calendar.num_days // 5))
     d, t = np.divmod(time, slots)
     x, y = grid.xy(cell)
-    records = pd.DataFrame({"uid": uid, "d": d, "t": t, "x": x, "y": y})
+    records = pd.DataFrame({"uid": users["uid"].to_numpy()[person], "d": d, "t": t, "x": x, "y": y})
+    records.attrs["grid"] = {"width": grid.width, "height": grid.height, "cell_km": grid.cell_km}
+    if align is not None:
+        users["first_date"] = [iso(start) for start in days.shift]
+        if days.holidays:
+            users["holidays"] = [" ".join(map(str, own)) for own in days.holidays]
     with_records = np.unique(person)
     counts |= {"users": len(with_records), "users left out": len(users) - len(with_records), "records": len(records)}
+    place = Place(*middle, timezone, days.first_date, align is not None)
     description = Description(name, RECORDS, grid, calendar, cut_day, place)
-    return GpsCity(records, users.iloc[with_records].reset_index(drop=True), description, counts)
+    users = users.iloc[with_records].reset_index(drop=True)
+    return GpsCity(records, users, description, counts, bad, said)
 
 
-def _good_rows(points: Points, skip_bad: bool) -> np.ndarray:
-    """Rows of the points with a user, a time and possible coordinates; others are refused unless they are skipped."""
+def _named(rows: list[BadRow]) -> str:
+    return "; ".join(map(str, rows[:SHOWN])) + ("; ..." if len(rows) > SHOWN else "")
+
+
+def _outside_fitted(points: Points, row, latitude, longitude, person, inside) -> str:
+    """What lies outside of a grid that was fitted to where most points are."""
+    first = int(np.argmin(inside))
+    where = points.where(int(row[first]))
+    return (
+        f"{(~inside).sum():,} points of {len(np.unique(person[~inside])):,} people lie outside of the grid, which is"
+        f" fitted to where most points are, first {where}: latitude {latitude[first]:g}, longitude"
+        f" {longitude[first]:g}. bounds or grid_size choose another"
+    )
+
+
+def _checked(
+    points: Points, timezone: str, times_in: str | None, time_format: str | None
+) -> tuple[np.ndarray, np.ndarray, Times, dict[int, str]]:
+    """Latitude and longitude [n], the times, and row -> what is wrong with it; each value is read by itself."""
     table = points.table
-    try:
-        latitude, longitude = (table[name].to_numpy(float, na_value=np.nan) for name in ("latitude", "longitude"))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"a latitude or longitude is no number: {error}") from None
-    lost = table["user"].isna().to_numpy() | table["time"].isna().to_numpy()
-    wrong = ~((np.abs(latitude) <= 90) & (np.abs(longitude) <= 180))  # nan is wrong too
-    bad = lost | wrong
-    if bad.any() and not skip_bad:
-        row = int(np.argmax(bad))
-        text = f"{points.where(row)}: "
-        if lost[row]:
-            text += "the user or the time is missing"
-        else:
-            text += f"latitude {latitude[row]:g}, longitude {longitude[row]:g} is no place on the earth"
-            if abs(longitude[row]) <= 90 < abs(latitude[row]) <= 180:
-                text += "; they look exchanged: check what the columns are called"
-        raise DataError(f"{text} ({bad.sum():,} such points in all; skip_bad leaves them out)")
-    if bad.all():
-        raise DataError("there is no point with a user, a time and possible coordinates")
-    return np.flatnonzero(~bad)
-
-
-def _times(
-    points: Points, time: pd.Series, rows: np.ndarray, timezone: str, times_in: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds since 1970 of each point, of its instant and of the local clock."""
-    if pd.api.types.is_numeric_dtype(time):
-        raise DataError(
-            "the times are numbers; turn them into times first, such as pd.to_datetime(time, unit='s', utc=True)"
-        )
-    if not pd.api.types.is_datetime64_any_dtype(time):
-        text = time.astype(str)
-        aware = text.str.contains(_OFFSET).to_numpy()
-        if aware.any() and not aware.all():
-            with_zone, without = (points.where(int(rows[np.argmax(which)])) for which in (aware, ~aware))
-            raise DataError(f"some times have a zone ({with_zone}) and some have none ({without})")
-        parsed = pd.to_datetime(text, format="ISO8601", utc=bool(aware.all()), errors="coerce")
-        wrong = parsed.isna().to_numpy()
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise DataError(f"{points.where(int(rows[row]))}: the time {text.iloc[row]!r} is no ISO 8601 time")
-        time = parsed
-    stamps = pd.DatetimeIndex(time)
-    if stamps.tz is None:
-        if times_in is None:
-            raise DataError(
-                f"{points.where(int(rows[0]))}: the time {stamps[0]} has no zone; say in which zone the times are:"
-                f" times_in UTC, or {timezone}"
-            )
+    reasons: dict[int, str] = {}
+    for role in ("user", "time"):
+        lost = table[role].isna().to_numpy(bool)
+        if not pd.api.types.is_numeric_dtype(table[role]) and not pd.api.types.is_datetime64_any_dtype(table[role]):
+            words = table[role].astype("str")
+            lost = lost | ((words == "") | words.str.isspace()).to_numpy(bool, na_value=False)
+        reasons |= {int(row): "the user or the time is missing" for row in np.flatnonzero(lost)}
+    times = parse_times(table["time"], time_format)
+    latitude, longitude = (_degrees(table[role]) for role in ("latitude", "longitude"))
+    for row in np.flatnonzero(~((np.abs(latitude) <= 90) & (np.abs(longitude) <= 180))):  # nan is wrong too
+        number = int(row)
+        text = points.wrong.get(number) or _no_place(table.iloc[number], latitude[number], longitude[number])
+        reasons.setdefault(number, text)
+    reasons = times.wrong | reasons
+    if len(reasons) == len(table):
+        bad = points.bad_rows(reasons)
+        raise BadPoints(f"there is no point with a user, a time and possible coordinates, first {bad[0]}", bad)
+    good = np.ones(len(table), bool)
+    good[list(reasons)] = False
+    if times_in is not None:
         zone(times_in)
-        if times_in == timezone:  # the clock is what is asked for; in a repeated hour the instant cannot be told
-            clock = _microseconds(stamps)
-            return clock, clock
-        ambiguous: Any = np.ones(len(stamps), bool)
-        stamps = stamps.tz_localize(times_in, ambiguous=ambiguous, nonexistent="shift_forward")
-    instant = _microseconds(stamps.tz_convert("UTC").tz_localize(None))
-    return instant, _microseconds(stamps.tz_convert(timezone).tz_localize(None))
+    elif not times.aware[good].all():
+        naive = int(np.argmax(good & ~times.aware))
+        if times.aware[good].any():
+            with_zone, without = points.where(int(np.argmax(good & times.aware))), points.where(naive)
+            raise DataError(
+                f"some times have a zone ({with_zone}) and some have none ({without}); times_in says which zone"
+                " these are in"
+            )
+        stamp = pd.Timestamp(int(times.microseconds[naive]), unit="us")
+        raise DataError(
+            f"{points.where(naive)}: the time {stamp} has no zone; say in which zone the times are:"
+            f" times_in UTC, or {timezone}"
+        )
+    return latitude, longitude, times, reasons
 
 
-def _microseconds(stamps: pd.DatetimeIndex) -> np.ndarray:
+def _degrees(values: pd.Series) -> np.ndarray:
+    """Degrees [n]; nan where a value is no number. Text may have a decimal comma."""
+    if pd.api.types.is_bool_dtype(values):
+        return np.full(len(values), np.nan)
+    if pd.api.types.is_numeric_dtype(values):
+        return values.to_numpy(float, na_value=np.nan)
+    text = values.astype("str")
+    try:
+        return pa.array(text, pa.string()).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        pass  # some of them are no plain numbers
+    plain = text.where(text.str.fullmatch(NUMBER).fillna(False).astype(bool))
+    return pd.to_numeric(plain.str.strip().str.replace(",", ".", regex=False), errors="coerce").to_numpy(
+        float, na_value=np.nan
+    )
+
+
+def _no_place(point: pd.Series, latitude: float, longitude: float) -> str:
+    """Why the latitude and longitude of a point are none."""
+    for role, number in (("latitude", latitude), ("longitude", longitude)):
+        if np.isnan(number) and isinstance(point[role], str):
+            return f"{role} is {shown(point[role])}, which is no number"
+    text = f"latitude {latitude:g}, longitude {longitude:g} is no place on the earth"
+    if abs(longitude) <= 90 < abs(latitude) <= 180:
+        text += "; they look exchanged: check what the columns are called"
+    return text
+
+
+def _refuse_bad(points: Points, reasons: dict[int, str], skip_bad: bool) -> list[BadRow]:
+    """All bad rows; BadPoints if there is one and none may be skipped."""
+    if not reasons and not points.bad:
+        return []
+    rows = [*points.bad, *points.bad_rows(reasons)]
+    rows.sort(key=lambda row: (row.file or "", row.line))
+    if not skip_bad:
+        raise BadPoints(f"{rows[0]} ({len(rows):,} such points in all; skip_bad leaves them out)", rows)
+    return rows
+
+
+def _clocks(times: Times, rows: np.ndarray, timezone: str, times_in: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds since 1970 [rows] of each point, of its instant and of the local clock."""
+    number, aware = times.microseconds[rows], times.aware[rows]
+    instant, local = number.copy(), number.copy()
+    if aware.any():
+        local[aware] = _convert(number[aware], lambda stamps: stamps.tz_localize("UTC").tz_convert(timezone))
+    if not aware.all() and times_in != timezone:  # else the clock is what is asked for
+        without = number[~aware]
+        ambiguous: Any = np.ones(len(without), bool)
+
+        def utc(stamps: pd.DatetimeIndex) -> pd.DatetimeIndex:
+            zoned = stamps.tz_localize(times_in, ambiguous=ambiguous, nonexistent="shift_forward")
+            return zoned.tz_convert("UTC")
+
+        instant[~aware] = _convert(without, utc)
+        local[~aware] = _convert(without, lambda stamps: utc(stamps).tz_convert(timezone))
+    return instant, local
+
+
+def _convert(microseconds: np.ndarray, change: Callable[[pd.DatetimeIndex], pd.DatetimeIndex]) -> np.ndarray:
+    stamps = change(pd.DatetimeIndex(microseconds.astype("datetime64[us]"))).tz_localize(None)
     return stamps.to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
@@ -241,49 +375,6 @@ def _people(user: pd.Series) -> tuple[np.ndarray, pd.DataFrame]:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank[code], pd.DataFrame({"uid": uid[order], "user": texts[order]})
-
-
-def _grid(latitude, longitude, cell_km, bounds, grid_size, like) -> tuple[Grid, tuple[float, float]]:
-    """The grid, and the latitude and longitude of its middle."""
-    if like is not None:
-        if like.place is None:
-            raise DataError(f"city {like.name} does not say where it lies: its city.json has no place")
-        return like.grid, (like.place.latitude, like.place.longitude)
-    # Around the first point, so that points on both sides of the 180th meridian lie together.
-    around = (longitude - longitude[0] + 180) % 360 - 180
-    if grid_size is not None:
-        return Grid(grid_size[0], grid_size[1], cell_km), _on_earth(
-            np.median(latitude), longitude[0] + np.median(around)
-        )
-    if bounds is not None:
-        south, west, north, east = bounds
-        if not -90 <= south < north <= 90 or not -180 <= west <= 180 or not -180 <= east <= 180 or west == east:
-            raise DataError(f"the bounds {bounds} are no south, west, north, east in degrees")
-        east += 360 if east < west else 0
-    else:
-        south, north = latitude.min(), latitude.max()
-        west, east = longitude[0] + around.min(), longitude[0] + around.max()
-    middle = _on_earth((south + north) / 2, (west + east) / 2)
-    place = Place(*middle, "UTC", "1970-01-01")
-    km = [
-        degrees * a_degree for degrees, a_degree in zip((east - west, north - south), place.km_a_degree, strict=True)
-    ]
-    # A point on the northern or eastern edge needs a cell too, unless the bounds are given.
-    width, height = (max(1, int(np.ceil(k / cell_km - 1e-9)) if bounds else int(k / cell_km) + 1) for k in km)
-    if width * height > MOST_CELLS:
-        raise DataError(
-            f"a grid over all points has {width:,} x {height:,} cells of {cell_km:g} km, more than {MOST_CELLS:,}:"
-            " give its bounds or its size (points outside are left out and counted), or larger cells"
-        )
-    return Grid(width, height, cell_km), middle
-
-
-def _on_earth(latitude: float, longitude: float) -> tuple[float, float]:
-    if abs(latitude) > FARTHEST_LATITUDE:
-        raise DataError(
-            f"the middle of the grid is at latitude {latitude:g}; a grid so near to a pole is not possible"
-        )
-    return float(latitude), float((longitude + 180) % 360 - 180)
 
 
 def _modal_cells(person, time, cell, num_times, num_cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

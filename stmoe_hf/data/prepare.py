@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 
 from ..model.spacetime import Calendar, Grid
 from .errors import DataError
-from .files import open_aside
+from .files import aside_of, open_aside, sweep
 from .readers import Records, stream_records, where
 
 USERS_FILE = "users.arrow"
-FORMAT = 2  # of a prepared city; raised when it changes
+DIGEST_FILE = "users.json"  # state and digest of the file of users
+FORMAT = 3  # of a prepared city; raised when it changes
 RECORDS_A_BUCKET = 4_000_000  # sorted in memory at a time, when a file is not in order
 USERS_A_BATCH = 2000
 logger = logging.getLogger(__name__)
@@ -38,28 +39,60 @@ def prepare(files: list[Path], grid: Grid, calendar: Calendar, root: Path, progr
     Raises:
         DataError: naming file and line of what is wrong.
     """
-    root.mkdir(parents=True, exist_ok=True)
     name = _fingerprint(files, grid, calendar, root)
     folder = root / name
-    with FileLock(root / f"{name}.lock"):
-        if folder.is_dir():
-            return folder
-        for stale in root.glob(f".{name}-*"):  # of a process that was killed
-            shutil.rmtree(stale, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-        size = sum(file.stat().st_size for file in files)
-        try:
-            with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=not progress) as bar:
-                try:
-                    _write(_users_in_order(files, grid, calendar, bar.update), grid, calendar, aside)
-                except _OutOfOrder as error:
-                    logger.warning("%s is not in the order uid, d, t; it is sorted on disk", error)
-                    bar.reset()
-                    _write(_users_sorted(files, grid, calendar, aside, bar.update), grid, calendar, aside)
-            os.replace(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    if _is_whole(folder):  # also in a cache that cannot be written
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        sweep(root)
+        with FileLock(root / f"{name}.lock"):
+            if not _is_whole(folder):
+                _prepare(files, grid, calendar, folder, progress)
+    except PermissionError as error:
+        raise PermissionError(f"{root} cannot be written: give another folder for prepared cities ({error})") from None
     return folder
+
+
+def _prepare(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress: bool) -> None:
+    """Fill the folder of a city."""
+    aside = aside_of(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    size = sum(file.stat().st_size for file in files)
+    try:
+        with tqdm(total=size, unit="B", unit_scale=True, desc="preparing", disable=not progress) as bar:
+            try:
+                _write(_users_in_order(files, grid, calendar, bar.update), grid, calendar, aside)
+            except _OutOfOrder as error:
+                logger.warning("%s is not in the order uid, d, t; it is sorted on disk", error)
+                bar.reset()
+                _write(_users_sorted(files, grid, calendar, aside, bar.update), grid, calendar, aside)
+        made = aside / USERS_FILE
+        (aside / DIGEST_FILE).write_text(json.dumps({"state": _state(made), "digest": _hash(made)}))
+        if folder.exists():
+            logger.warning("the prepared city in %s is damaged and is prepared again", folder)
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a prepared city is there as it was written: its file's state is unchanged, or else its content is."""
+    users, noted = folder / USERS_FILE, folder / DIGEST_FILE
+    try:
+        known = json.loads(noted.read_text())
+        state = _state(users)
+        if known["state"] == state:
+            return True
+        if known["digest"] != _hash(users):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    with contextlib.suppress(OSError), open_aside(noted) as out:  # the cache was copied, or cannot be written
+        json.dump(known | {"state": state}, out)
+    return True
 
 
 class _OutOfOrder(Exception):
@@ -213,20 +246,32 @@ def _fingerprint(files: list[Path], grid: Grid, calendar: Calendar, root: Path) 
 
 
 def _digest(file: Path, root: Path) -> str:
-    """Of the content; read once, and remembered as long as size and time of the file stay the same."""
-    status = file.stat()
-    state = [status.st_size, status.st_mtime_ns]
+    """Of the content; read once, and remembered as long as the file's state stays the same."""
+    state = _state(file)
     known = root / f"{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:32]}.digest"
     try:
         remembered = json.loads(known.read_text())
         if remembered["state"] == state:
             return remembered["digest"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet
+    digest = _hash(file)
+    with contextlib.suppress(OSError):  # of a cache that cannot be written
+        root.mkdir(parents=True, exist_ok=True)
+        with open_aside(known) as out:
+            json.dump({"state": state, "digest": digest}, out)
+    return digest
+
+
+def _state(file: Path) -> list[int]:
+    """What changes when a file is changed or replaced, though it keep its size and its time: `cp -p`, `rsync -t`."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _hash(file: Path) -> str:
     whole = hashlib.sha256()
     with open(file, "rb") as content:
         while block := content.read(1 << 22):
             whole.update(block)
-    with open_aside(known) as out:
-        json.dump({"state": state, "digest": whole.hexdigest()}, out)
     return whole.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,18 +12,22 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from ..model.records import RECORD_COLUMNS
 from ..model.spacetime import Grid
+from ..model.tables import find_columns, record_columns, to_table
 from .city import City, open_city
 from .description import Description, describe
 from .editions import get_edition
 from .errors import DataError
 from .gps import GpsCity, points_to_city
-from .points import read_points
+from .opening import is_parquet, partition, parts_of_folder, read_header
+from .points import read_points, table_points
+from .readers import SUFFIXES
+from .tracks import READERS
 
+logger = logging.getLogger(__name__)
 OF_RECORDS = ("city", "data_dir", "edition", "cache_dir", "grid", "progress")
 
 
@@ -42,6 +47,8 @@ def open_source(data: Any = None, **source: Any) -> Iterator[City]:
     if isinstance(data, City):
         yield data
         return
+    if data is not None and not isinstance(data, str | Path | GpsCity):
+        data = as_table(data)
     with tempfile.TemporaryDirectory(prefix="stmoe_hf-") as folder:
         if isinstance(data, (str, Path)) and not holds_points(data):
             yield _open_files(data, source)
@@ -49,7 +56,7 @@ def open_source(data: Any = None, **source: Any) -> Iterator[City]:
             yield _open_files(None, source)
         elif isinstance(data, GpsCity):
             yield _open_points(data, Path(folder))
-        elif isinstance(data, (str, Path)) or not _has_record_columns(data):
+        elif isinstance(data, (str, Path)) or len(find_columns(data.columns, RECORD_COLUMNS)) < len(RECORD_COLUMNS):
             yield _open_points(_points(data, source), Path(folder))
         else:
             yield _open_table(data, source, Path(folder))
@@ -63,12 +70,15 @@ def _open_files(path: str | Path | None, source: dict[str, Any]) -> City:
 def _points(data: Any, source: dict[str, Any]) -> GpsCity:
     if "timezone" not in source:
         raise DataError("these are GPS points: say whose clock gives days and slots, such as timezone Asia/Tokyo")
-    columns = source.pop("columns", None)
-    points = read_points(data, columns) if isinstance(data, (str, Path)) else data
+    columns, header = source.pop("columns", None), source.pop("header", None)
+    points = read_points(data, columns, header) if isinstance(data, (str, Path)) else table_points(data, columns)
     try:
-        return points_to_city(points, **source)
+        city = points_to_city(points, **source)
     except TypeError as error:
         raise DataError(f"of points: {error}") from None
+    for line in city.said:
+        logger.warning("%s", line)
+    return city
 
 
 def _open_points(city: GpsCity, folder: Path) -> City:
@@ -79,10 +89,13 @@ def _open_table(table: Any, source: dict[str, Any], folder: Path) -> City:
     """A table of records, by way of a file: so every rule of files holds for it too."""
     _refuse_unknown(source, set(OF_RECORDS) - {"data_dir"}, "a table of records")
     edition = get_edition(source.get("edition") or "humob2024")
-    table = pd.DataFrame(table)[list(RECORD_COLUMNS)]
-    last = pd.to_numeric(table["d"], errors="coerce").max()
+    try:
+        table = record_columns(table, missing_cells=True)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    last = table["d"].max()
     calendar = edition.calendar
-    if last == last and calendar.last_day < last < 100_000:  # a table may go on where the edition ends
+    if len(table) and calendar.last_day < last < 100_000:  # a table may go on where the edition ends
         calendar = replace(calendar, num_days=int(last) - calendar.first_day + 1)
     folder.mkdir(exist_ok=True)
     table.to_parquet(folder / "records.parquet", index=False)
@@ -97,11 +110,12 @@ def _refuse_unknown(source: dict[str, Any], known: set[str], what: str) -> None:
         raise DataError(f"of {what} there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
-def _has_record_columns(table: Any) -> bool:
-    columns: Any = getattr(table, "columns", None)
-    if columns is None:
-        columns = getattr(table, "column_names", table if isinstance(table, dict) else ())
-    return set(RECORD_COLUMNS) <= {str(name) for name in columns}
+def as_table(data: Any) -> pd.DataFrame:
+    """A table of records or of points as a DataFrame, whatever it is; DataError if it is none."""
+    try:
+        return to_table(data)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def holds_points(path: str | Path) -> bool:
@@ -112,14 +126,15 @@ def holds_points(path: str | Path) -> bool:
     if path.is_dir():
         if next(path.rglob("*.plt"), None) is not None:
             return True
-        parts = sorted(part for part in path.iterdir() if part.suffix in (".csv", ".gz", ".parquet"))
+        parts = parts_of_folder(path, (*SUFFIXES, *READERS))
         return bool(parts) and holds_points(parts[0])
+    if path.suffix.lower() in READERS:
+        return True
     try:
-        if path.suffix == ".parquet":
+        if is_parquet(path):
             names = pa.parquet.read_schema(path).names
         else:
-            with pa.csv.open_csv(path) as opened:
-                names = opened.schema.names
-    except (pa.ArrowException, OSError):
+            names = read_header(path, lambda found: len(find_columns(found, RECORD_COLUMNS))).names
+    except (pa.ArrowException, OSError, DataError):
         return False  # its reader says what is wrong
-    return not {name.strip().lower() for name in names} >= {"d", "t"}
+    return len(find_columns([*names, *partition(path)], ("d", "t"))) < 2

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
 from ..model.spacetime import Calendar, Grid
+from ..model.tables import find_columns, shown, to_table, whole
 from .description import describe
 from .editions import find_file, get_edition
 from .errors import DataError
-from .readers import part_files, stream_records
+from .opening import is_parquet, read_header, rows_by_line
+from .readers import no_whole, part_files, read_plainly, stream_blocks, stream_records
 
 KEYS = list(KEY_COLUMNS)
 
@@ -38,22 +36,26 @@ class Problem:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The columns uid, d, t, x, y of a csv, csv.gz or parquet file, as they are.
+    """The records uid, d, t, x, y of a csv or parquet file, or of a folder of parts, as whole numbers.
+
+    x and y are floats with nan where one is missing. Where a `city.json` lies beside the file, `attrs["grid"]` says
+    what the records' grid is: width, height and cell_km.
 
     Raises:
-        FileNotFoundError: there is no such file. DataError: it cannot be read, or lacks a column.
+        FileNotFoundError: there is no such file. DataError: naming file and line, it cannot be read, lacks a column or
+            has a value that is no whole number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    missing = [name for name in RECORD_COLUMNS if name not in table.columns]
-    if missing:
-        raise DataError(f"{path} has the columns {','.join(map(str, table.columns))}; it lacks {','.join(missing)}")
-    return table[list(RECORD_COLUMNS)]
+    blocks = [block for part in part_files(path) for block in stream_blocks(part)]
+    columns = {name: np.concatenate([block.values[name] for block in blocks]) for name in RECORD_COLUMNS}
+    for name in ("x", "y"):
+        missing = np.concatenate([getattr(block, f"empty_{name}") for block in blocks])
+        if missing.any():
+            columns[name] = np.where(missing, np.nan, columns[name])
+    table = pd.DataFrame(columns)
+    described = describe(path)
+    if described is not None:
+        table.attrs["grid"] = asdict(described[1].grid)
+    return table
 
 
 @dataclass(frozen=True)
@@ -193,72 +195,76 @@ def validate_submission(
     return problems
 
 
-def _read_strictly(prediction: str | Path | pd.DataFrame) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
-    """The rows that can be read, their lines, and what is wrong with the others."""
-    if isinstance(prediction, pd.DataFrame):
-        if tuple(prediction.columns) == RECORD_COLUMNS and len(prediction) and _all_integers(prediction):
-            return prediction.reset_index(drop=True), np.arange(2, len(prediction) + 2), []
-        return _read_lines(io.StringIO(prediction.to_csv(index=False, lineterminator="\n")))
-    path = Path(prediction)
+def _read_strictly(prediction: Any) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
+    """The rows that can be read, their lines, and what is wrong with the others.
+
+    A file is read more strictly than one of records, since the organisers' own reader is strict: plain csv, perhaps
+    gzip, with the five columns in their order, and whole numbers without a point. The lines of a table are those of
+    the file that it would be.
+    """
+    if isinstance(prediction, str | os.PathLike):
+        return _read_file(Path(prediction))
+    try:
+        table = to_table(prediction)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if tuple(table.columns) != RECORD_COLUMNS:
+        written = ",".join(map(str, table.columns))
+        return None, np.empty(0), [Problem(1, f"the columns are {shown(written)}, not uid,d,t,x,y", 1)]
+    columns = {name: table[name] for name in RECORD_COLUMNS}
+    return _whole_rows(columns, np.arange(2, len(table) + 2), [])
+
+
+def _read_file(path: Path) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with pa.OSFile(str(path)) as raw:
-            stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
-            options = pa.csv.ConvertOptions(column_types=dict.fromkeys(RECORD_COLUMNS, pa.int64()), null_values=[])
-            # An empty line would put all later ones under a wrong number: such a file is read line by line.
-            parse = pa.csv.ParseOptions(ignore_empty_lines=False)
-            table = pa.csv.read_csv(stream, parse_options=parse, convert_options=options)
-        if tuple(table.column_names) == RECORD_COLUMNS and table.num_rows:
-            return table.to_pandas(), np.arange(2, table.num_rows + 2), []
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):
-        pass  # read again line by line, to say which line
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            return _read_lines(file)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text file in UTF-8") from None
-
-
-def _read_lines(file: IO[str]) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
-    """The same, line by line."""
-    rows: list[list[int]] = []
+    if is_parquet(path):
+        raise DataError(f"{path} is parquet; a submission is csv or csv.gz")
+    header = read_header(path, lambda names: len(find_columns(names, RECORD_COLUMNS)))
+    if tuple(header.names) != RECORD_COLUMNS or header.separator != ",":
+        written = header.separator.join(header.names)
+        return None, np.empty(0), [Problem(header.lines, f"the columns are {shown(written)}, not uid,d,t,x,y", 1)]
+    plain = read_plainly(path, header)
+    if plain is not None:
+        return plain, np.arange(header.lines + 1, header.lines + 1 + len(plain)), []
+    rows: list[list[str]] = []
     lines: list[int] = []
-    found: dict[str, list[Any]] = {}  # kind of problem -> first line, text, count
-    reader = csv.reader(file)
-    header = next(reader, [])
-    if tuple(header) != RECORD_COLUMNS:
-        return None, np.empty(0), [Problem(1, f"the columns are {','.join(header)!r}, not uid,d,t,x,y", 1)]
-    for row in reader:
-        if not row:
-            continue
-        if len(row) != len(RECORD_COLUMNS):
-            text = f"{len(row)} values in place of {len(RECORD_COLUMNS)}"
-            found.setdefault("columns", [reader.line_num, text, 0])[2] += 1
-            continue
-        try:
-            rows.append([int(value) for value in row])
-            lines.append(reader.line_num)
-        except ValueError:
-            name, value = next((n, v) for n, v in zip(RECORD_COLUMNS, row, strict=True) if not _is_integer(v))
-            text = f"{name} is {value!r}, which is no whole number"
-            found.setdefault("number", [reader.line_num, text, 0])[2] += 1
-    problems = [Problem(line, text, count) for line, text, count in found.values()]
-    if not rows:
+    others: list[tuple[int, int]] = []  # line and number of values
+    for line, fields in rows_by_line(path, header):
+        if len(fields) == len(RECORD_COLUMNS):
+            rows.append(fields)
+            lines.append(line)
+        else:
+            others.append((line, len(fields)))
+    problems = []
+    if others:
+        line, count = others[0]
+        problems.append(Problem(line, f"{count} values in place of {len(RECORD_COLUMNS)}", len(others)))
+    columns = {name: pd.Series([row[i] for row in rows], dtype=object) for i, name in enumerate(RECORD_COLUMNS)}
+    return _whole_rows(columns, np.array(lines), problems)
+
+
+def _whole_rows(
+    columns: dict[str, pd.Series], lines: np.ndarray, problems: list[Problem]
+) -> tuple[pd.DataFrame | None, np.ndarray, list[Problem]]:
+    """The rows of whole numbers, their lines, and the problems with those of the others: one of each kind."""
+    good = np.ones(len(lines), bool)
+    numbers: dict[str, np.ndarray] = {}
+    found: dict[str, list[tuple[int, str, int]]] = {}  # kind of problem -> line, text, count of each column
+    for name, values in columns.items():
+        numbers[name], missing, wrong = whole(values)
+        pointed = np.array([isinstance(value, str) and "." in value for value in values], bool) & ~wrong
+        for kind, which in (("missing", missing), ("number", wrong), ("point", pointed)):
+            if which.any():
+                row = int(np.argmax(which))
+                text = {"missing": "missing", "number": no_whole(values.iloc[row])}.get(
+                    kind, f"{shown(values.iloc[row])}; a submission has whole numbers without a point"
+                )
+                found.setdefault(kind, []).append((int(lines[row]), f"{name} is {text}", int(which.sum())))
+            good &= ~which
+    for of_kind in found.values():
+        line, text, _ = min(of_kind)
+        problems.append(Problem(line, text, sum(count for _, _, count in of_kind)))
+    if not good.any():
         return None, np.empty(0), [*problems, Problem(None, "the file holds no record", 1)]
-    return pd.DataFrame(rows, columns=list(RECORD_COLUMNS)), np.array(lines), problems
-
-
-def _all_integers(table: pd.DataFrame) -> bool:
-    return all(pd.api.types.is_integer_dtype(kind) and not table[name].hasnans for name, kind in table.dtypes.items())
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+    return pd.DataFrame({name: values[good] for name, values in numbers.items()}), lines[good], problems

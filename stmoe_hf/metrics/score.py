@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
 from ..model.spacetime import Grid
+from ..model.tables import record_columns, shown, to_table, whole
 
 COLUMNS = list(RECORD_COLUMNS)
 KEYS = list(KEY_COLUMNS)
@@ -141,19 +142,23 @@ def score(
     """Score predicted records against the true ones.
 
     Args:
-        generated, reference: DataFrames, Arrow tables, `datasets.Dataset`s, mappings of columns, or arrays [N, 5], of
-            uid, d, t, x, y in any row order; the same (uid, d, t) on both sides.
+        generated, reference: any tables of uid, d, t, x, y that `tables.to_table` takes (DataFrames, data sets, rows,
+            mappings of columns, arrays [N, 5]), or files that `data.submission.read_table` reads; in any row order,
+            the same (uid, d, t) on both sides.
         edition: humob2024 or humob2025; their scores cannot be compared with each other.
         order: of the longest n-grams; the edition's by default.
         beta: decay of the proximity by cell.
-        grid: its `cell_km` is the unit of DTW; predictions outside of it are scored with a warning.
+        grid: its `cell_km` is the unit of DTW; predictions outside of it are scored with a warning. By default that of
+            a `city.json` beside a file, or of a table that was read from there; else cells of 500 m.
         progress: show a bar if it takes longer than two seconds.
 
     Raises:
         ValueError: an unknown edition, missing columns, a value that is no whole number, a masked reference, a record
             twice, or records of which one side has more; with how many, and the first five.
     """
-    rules, grid = _rules(edition, order), grid or Grid()
+    rules = _rules(edition, order)
+    generated, reference = _table_of(generated, "prediction"), _table_of(reference, "reference")
+    grid = grid or grid_of(generated, reference)
     ours, theirs = _sorted(generated, "prediction"), _sorted(reference, "reference")
     _refuse_masked(theirs, grid)
     _refuse_different(ours, theirs)
@@ -183,6 +188,22 @@ def score(
     )
 
 
+def grid_of(generated: pd.DataFrame, reference: pd.DataFrame) -> Grid:
+    """The grid that tables say they are of, in `attrs["grid"]`; cells of 500 m where neither does.
+
+    Raises:
+        ValueError: they are of different grids.
+    """
+    grids = [Grid(**table.attrs["grid"]) for table in (generated, reference) if table.attrs.get("grid")]
+    if len(grids) == 2 and grids[0] != grids[1]:
+        ours, theirs = (f"{g.width} x {g.height} cells of {g.cell_km:g} km" for g in grids)
+        raise ValueError(
+            f"the prediction is of a grid of {ours}, the reference of {theirs}; these cannot be compared (give grid,"
+            " or --data, if one city.json does not belong to its file)"
+        )
+    return grids[0] if grids else Grid()
+
+
 def _rules(edition: str, order: int | None = None) -> MetricEdition:
     if edition not in EDITIONS:
         raise ValueError(f"there is no edition {edition!r} of the metrics; the editions are {', '.join(EDITIONS)}")
@@ -198,30 +219,20 @@ def _table(beta: float) -> np.ndarray:
     return proximity_table(beta, 2 * 64 * 64)
 
 
-def _whole(values: np.ndarray, name: str, keys: pd.DataFrame | None = None) -> np.ndarray:
-    """The values as int64; refused if that would change one, by its (uid, d, t) where `keys` has it, else by row."""
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64)
-    try:
-        numbers = values.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"the {name} holds values that are no numbers") from None
-    wrong = ~(np.abs(numbers) < 2**53) | (numbers != np.floor(numbers))  # nan is wrong too
-    if wrong.any():
-        rows = np.flatnonzero(wrong)
-        wheres = [f"row {row}" for row in rows[:SHOWN]]
-        if keys is not None:
-            wheres = [f"(uid, d, t) {key}" for key in _first(keys.iloc[rows])]
-        shown = ", ".join(f"{numbers[row]} at {where}" for row, where in zip(rows, wheres, strict=False))
-        raise ValueError(f"the {name} holds {len(rows)} values that are no whole numbers, first {shown}")
-    return numbers.astype(np.int64)
-
-
 def _cells(day: Any, name: str) -> np.ndarray:
     cells = np.asarray(day)
     if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
         raise ValueError(f"the {name} must be [n, 2] cells (x, y) with n >= 1, not of shape {list(cells.shape)}")
-    return _whole(cells.ravel(), name).reshape(cells.shape)
+    return _whole_cells(cells.ravel(), name).reshape(cells.shape)
+
+
+def _whole_cells(values: np.ndarray, name: str) -> np.ndarray:
+    """Values [n] of cells (x, y) one after another as int64; ValueError by the row of the first that is none."""
+    numbers, missing, wrong = whole(values)
+    if (missing | wrong).any():
+        row = int(np.argmax(missing | wrong))
+        raise ValueError(f"the {name}, row {row // 2}: {shown(values[row])} is no whole number")
+    return numbers
 
 
 def _matrix(generated: Any, reference: Any, kernel: Callable[..., None], *rules: Any) -> np.ndarray:
@@ -249,7 +260,7 @@ def _matrix(generated: Any, reference: Any, kernel: Callable[..., None], *rules:
 def _days_in_one(days: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The cells of all days one after another, and where each begins."""
     if isinstance(days, np.ndarray) and days.ndim == 3 and days.size and days.shape[2] == 2:
-        cells = _whole(days.ravel(), f"{name} day").reshape(-1, 2)
+        cells = _whole_cells(days.ravel(), f"{name} day").reshape(-1, 2)
         return cells, np.arange(0, len(cells) + 1, days.shape[1])
     parts = [_cells(day, f"{name} day") for day in days]
     if not parts:
@@ -257,22 +268,23 @@ def _days_in_one(days: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(parts), np.cumsum([0] + [len(part) for part in parts])
 
 
-def _sorted(side: Any, name: str) -> pd.DataFrame:
+def _table_of(side: Any, name: str) -> pd.DataFrame:
+    """One side as a table; a path is read."""
+    if isinstance(side, str | os.PathLike):
+        from ..data.submission import read_table
+
+        return read_table(os.fspath(side))
+    try:
+        return to_table(side)
+    except ValueError as error:
+        raise ValueError(f"the {name}: {error}") from None
+
+
+def _sorted(side: pd.DataFrame, name: str) -> pd.DataFrame:
     """The five columns as int64 in the order uid, d, t."""
-    if hasattr(side, "to_pandas"):  # Arrow tables and datasets
-        side = side.to_pandas()
-    if isinstance(side, np.ndarray) and side.dtype.names is None and side.ndim == 2 and side.shape[1] == len(COLUMNS):
-        side = pd.DataFrame(side, columns=COLUMNS)
-    table = side if isinstance(side, pd.DataFrame) else pd.DataFrame(side)
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise ValueError(f"the {name} lacks the columns {missing}; it needs uid, d, t, x, y")
-    if not len(table):
+    if not len(side):
         raise ValueError(f"the {name} holds no record")
-    whole = pd.DataFrame({c: _whole(table[c].to_numpy(), f"column {c} of the {name}") for c in KEYS})
-    for c in ("x", "y"):
-        whole[c] = _whole(table[c].to_numpy(), f"column {c} of the {name}", whole)
-    table = whole
+    table = record_columns(side, name, missing_cells=name == "reference")
     keys = table[KEYS].to_numpy()
     step = np.diff(keys, axis=0)
     rising = (step[:, 0] > 0) | ((step[:, 0] == 0) & ((step[:, 1] > 0) | ((step[:, 1] == 0) & (step[:, 2] > 0))))

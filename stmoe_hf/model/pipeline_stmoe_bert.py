@@ -9,7 +9,8 @@ import torch
 from transformers import Pipeline
 
 from .decoding import BALANCED_DISTANCE_WEIGHT, SLOT_DECODERS, expected_values
-from .records import RECORD_COLUMNS, find_masked
+from .records import find_masked
+from .tables import record_columns, to_table
 
 TASK = "mobility-prediction"
 NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history's are candidates too
@@ -26,9 +27,20 @@ class MobilityPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("a pipeline needs the processor that was saved beside the model, or processor=")
+        self.processor.refuse_other_model(self.model.config)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save the model with its code, and the processor, which says what grid and calendar it was made for."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
     def __call__(
         self,
-        records: pd.DataFrame,
+        records: Any,
         *,
         top_k: int = 1,
         decoder: str = "balanced",
@@ -40,8 +52,9 @@ class MobilityPipeline(Pipeline):
         """Predict.
 
         Args:
-            records: columns uid, d, t, x, y; x and y are 999 or missing in the records that are asked for. All other
-                records of a person are the history.
+            records: any table of uid, d, t, x, y that `tables.to_table` takes: a DataFrame, a `datasets.Dataset`,
+                rows, a dict of columns, a list of tables. x and y are 999 or missing where they are asked for. All
+                other records of a person are the history.
             top_k: so many cells for each asked-for record, the best first.
             decoder: mode, geobleu, dtw or balanced; orders the cells.
             distance_weight: of the balanced decoder, per kilometre.
@@ -53,10 +66,12 @@ class MobilityPipeline(Pipeline):
                 that is what `stmoe predict --predict_seq_length` does.
 
         Returns:
-            Columns uid, d, t, rank (from 1), x, y, probability, in the order of uid, d, t, rank.
+            Columns uid, d, t, rank (from 1), x, y, probability, in the order of uid, d, t, rank; every record that is
+            asked for is answered.
 
         Raises:
-            ValueError: missing columns, an unknown decoder or city, or nothing that is asked for.
+            ValueError: missing columns, a value that is no whole number, a missing uid, an unknown decoder or city, or
+                nothing that is asked for.
         """
         if decoder == "day":
             raise ValueError(
@@ -94,18 +109,16 @@ class MobilityPipeline(Pipeline):
         Returns:
             Columns d, t, rank, x, y, probability.
         """
-        history = pd.DataFrame(history, columns=["d", "t", "x", "y"])
-        records = pd.concat([history, pd.DataFrame(slots, columns=["d", "t"])]).assign(uid=0)
+        asked = to_table(slots, ("d", "t"))[["d", "t"]]
+        records = pd.concat([to_table(history, ("d", "t", "x", "y")), asked], ignore_index=True).assign(uid=0)
         return self(records, **options).drop(columns="uid")
 
-    def _people(self, records: pd.DataFrame, history: int | None) -> list[pd.DataFrame]:
+    def _people(self, records: Any, history: int | None) -> list[pd.DataFrame]:
         """The records of each person who is asked for, the shortest first, so that batches hold little padding.
 
         They are in time order; with `history`, at most so many stand before the first asked-for one.
         """
-        missing = [name for name in RECORD_COLUMNS if name not in records.columns]
-        if missing:
-            raise ValueError(f"the table lacks the columns {missing}; it needs uid, d, t, x, y")
+        records = record_columns(to_table(records), missing_cells=True)
         people = [person for _, person in records.sort_values(["d", "t"]).groupby("uid") if self._asked(person).any()]
         if history is not None:
             people = [person.iloc[max(0, int(self._asked(person).argmax()) - history) :] for person in people]
@@ -114,8 +127,7 @@ class MobilityPipeline(Pipeline):
         return sorted(people, key=len)
 
     def _asked(self, person: pd.DataFrame) -> np.ndarray:
-        x, y = (person[name].to_numpy(float, na_value=np.nan) for name in ("x", "y"))
-        return find_masked(x, y, self.processor.grid)[0]
+        return find_masked(person["x"], person["y"], self.processor.grid)[0]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
         return {}, {}, {}

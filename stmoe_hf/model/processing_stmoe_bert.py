@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .configuration_stmoe_bert import STMoEBertConfig
-from .records import INPUT_COLUMNS, NO_LABEL, RECORD_COLUMNS, find_masked
+from .records import INPUT_COLUMNS, NO_LABEL, find_masked
 from .spacetime import Calendar, Grid
+from .tables import record_columns, shown, to_table, whole
+
+CELL_ROW = ("day", "slot", "cell")  # of a person's row in a prepared city
+XY_ROW = ("d", "t", "x", "y")  # of a person's row of records, and of plain lists
 
 
 class MobilityProcessor(ProcessorMixin):
@@ -40,6 +45,18 @@ class MobilityProcessor(ProcessorMixin):
         self.grid_width, self.grid_height, self.cell_km = grid_width, grid_height, cell_km
         self.first_day, self.num_days, self.num_slots = first_day, num_days, num_slots
         self.first_weekday, self.holidays = first_weekday, [int(day) for day in holidays]
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """What was saved; refused where nothing was, since another grid or calendar would pass unseen."""
+        values, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "grid_width" not in values:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has no processor_config.json that says which grid and calendar its"
+                " model was made for; save one with MobilityProcessor.for_data(grid, calendar).save_pretrained, or"
+                " give processor="
+            )
+        return values, kwargs
 
     @classmethod
     def for_data(cls, grid: Grid, calendar: Calendar) -> "MobilityProcessor":
@@ -126,25 +143,57 @@ class MobilityProcessor(ProcessorMixin):
             batch["asked_alone"] = torch.tensor([bool(window["asked_alone"]) for window in windows])
         return batch
 
-    def __call__(self, trajectories: Any, return_tensors: str | None = "pt") -> BatchFeature:
+    def __call__(
+        self,
+        trajectories: Any,
+        return_tensors: str | None = "pt",
+        *,
+        cut_day: int | None = None,
+        labels: Any = None,
+    ) -> BatchFeature:
         """Trajectories of one or many people -> a batch of inputs.
 
         Args:
-            trajectories: a DataFrame with columns uid, d, t, x, y (a row of the batch for each uid, in the order of
-                appearance); or rows of an Arrow dataset, mappings with `day`, `slot` and `cell`; or plain lists of
-                (d, t, x, y), one list a person. x and y are 999 or missing where the cell is asked for.
+            trajectories: any table of records uid, d, t, x, y that `tables.to_table` takes, such as a DataFrame, a
+                `datasets.Dataset`, its rows or a dict of columns (a row of the batch for each uid, in the order of
+                appearance); or rows of people, mappings with lists `day`, `slot`, `cell`, as in a prepared city, or
+                `d`, `t`, `x`, `y`; or plain lists of (d, t, x, y), one list a person. x and y are 999 or missing where
+                the cell is asked for.
             return_tensors: "pt" or "np".
+            cut_day: the cells from this day on are hidden and become the labels, as in training; or
+            labels: a table of the true cells, uid, d, t, x, y, of the records that are asked for.
 
         Returns:
-            `inputs` [B, T, 6] and `attention_mask` [B, T]. Records are put in time order.
+            `inputs` [B, T, 6] and `attention_mask` [B, T], and `labels` [B, T] if they were asked for, -100 where
+            there is none. Records are put in time order.
 
         Raises:
-            ValueError: a day, slot or cell out of range, or two records of a person in one slot.
+            ValueError: a value that is no whole number, by column, row and value; a day, slot or cell out of range;
+                two records of a person in one slot; labels of which none belongs to a record that is asked for.
         """
-        people = self._trajectories(trajectories)
+        if cut_day is not None and labels is not None:
+            raise ValueError("give cut_day or labels, not both: each says which cells are the labels")
+        people = [(uid, *self._checked(name, *columns)) for name, uid, *columns in self._people(trajectories)]
         if not people:
             raise ValueError("there is no trajectory to process")
-        batch = self.pad([{"inputs": self._checked(name, *columns)} for name, *columns in people])
+        windows = []
+        truth = None if labels is None else self._true_cells(labels)
+        for uid, day, slot, cell in people:
+            window = {}
+            if cut_day is not None:
+                hidden = (day >= cut_day) & (cell != self.grid.mask_id)
+                window["labels"] = np.where(hidden, cell, NO_LABEL)
+                cell = np.where(hidden, self.grid.mask_id, cell)
+            elif truth is not None:
+                asked = cell == self.grid.mask_id
+                keys = zip(day.tolist(), slot.tolist(), asked.tolist(), strict=True)
+                window["labels"] = np.array([truth.get((uid, d, t), NO_LABEL) if a else NO_LABEL for d, t, a in keys])
+            window["inputs"] = self.features(day, slot, cell)
+            windows.append(window)
+        if "labels" in windows[0] and not any((window["labels"] != NO_LABEL).any() for window in windows):
+            what = f"a known cell from day {cut_day} on" if truth is None else "an asked-for record with a label"
+            raise ValueError(f"there are no labels: no person has {what}")
+        batch = self.pad(windows)
         if return_tensors == "np":
             return BatchFeature({name: tensor.numpy() for name, tensor in batch.items()})
         return BatchFeature(batch)
@@ -153,52 +202,92 @@ class MobilityProcessor(ProcessorMixin):
         """x and y (1-based) of cell ids."""
         return self.grid.xy(cells)
 
-    def _trajectories(self, trajectories: Any) -> list[tuple]:
-        """(name, day, slot, cell) of each person, in any of the accepted forms."""
-        if hasattr(trajectories, "groupby"):
-            missing = [name for name in RECORD_COLUMNS if name not in trajectories.columns]
-            if missing:
-                raise ValueError(f"the table lacks the columns {missing}; it needs uid, d, t, x, y")
-            return [
-                (f"uid {uid}", *self._from_xy(person[["d", "t", "x", "y"]].to_numpy(float, na_value=np.nan), uid))
-                for uid, person in trajectories.groupby("uid", sort=False)
-            ]
-        if isinstance(trajectories, Mapping):
+    def _people(self, trajectories: Any) -> list[tuple]:
+        """(name, uid, day, slot, cell) of each person, in any of the accepted forms; uid is None if there is none."""
+        columns = set(getattr(trajectories, "column_names", ()))
+        if isinstance(trajectories, Mapping) and _is_person(trajectories):
             trajectories = [trajectories]
-        people: list[tuple] = []
-        for number, person in enumerate(trajectories):
-            if isinstance(person, Mapping):
-                name = f"uid {person['uid']}" if "uid" in person else f"trajectory {number}"
-                people.append((name, *(np.asarray(person[key], np.int64) for key in ("day", "slot", "cell"))))
-            else:
-                rows = np.array([[np.nan if v is None else v for v in record] for record in person], float)
-                people.append((f"trajectory {number}", *self._from_xy(rows.reshape(-1, 4), number)))
-        return people
+        elif set(CELL_ROW) <= columns or (isinstance(trajectories, Sequence) and not len(trajectories)):
+            trajectories = list(trajectories)
+        if isinstance(trajectories, list | tuple) and all(_is_person(person) for person in trajectories):
+            return [self._from_row(number, person) for number, person in enumerate(trajectories)]
+        if isinstance(trajectories, list | tuple) and all(_is_list_of_records(person) for person in trajectories):
+            return self._from_lists(trajectories)
+        return [(f"uid {uid}", uid, *columns) for uid, *columns in self._by_uid(trajectories, "table")]
 
-    def _from_xy(self, rows: np.ndarray, name: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Columns d, t, x, y [T, 4], nan or 999 where asked for -> day, slot, cell [T]."""
-        day, slot, x, y = rows.T
-        if np.isnan(day).any() or np.isnan(slot).any():
-            raise ValueError(f"uid {name}: a record has no day or no slot")
+    def _by_uid(self, table: Any, what: str) -> list[tuple]:
+        """(uid, day, slot, cell) of each person of a table, in the order of appearance."""
+        records = record_columns(to_table(table), what, missing_cells=True)
+        day, slot, cell = self._from_xy(records, "uid " + records["uid"].astype(str))
+        code, uids = pd.factorize(records["uid"])
+        order = np.argsort(code, kind="stable")
+        bounds = np.searchsorted(code[order], np.arange(len(uids) + 1))
+        parts = [order[bounds[i] : bounds[i + 1]] for i in range(len(uids))]
+        return [(int(uid), day[part], slot[part], cell[part]) for uid, part in zip(uids.tolist(), parts, strict=True)]
+
+    def _from_lists(self, people: Sequence) -> list[tuple]:
+        """Of plain lists of (d, t, x, y), of which some may be empty."""
+        numbers = np.repeat(np.arange(len(people)), [len(person) for person in people])
+        rows = [record for person in people for record in person]
+        wrong = next((row for row, record in enumerate(rows) if len(record) != len(XY_ROW)), None)
+        if wrong is not None:
+            raise ValueError(f"trajectory {numbers[wrong]}: a record is (d, t, x, y), not {shown(rows[wrong])}")
+        if not rows:
+            empty = np.zeros(0, np.int64)
+            return [(f"trajectory {number}", None, empty, empty, empty) for number in range(len(people))]
+        table = to_table(rows, XY_ROW)
+        found = {uid: columns for uid, *columns in self._by_uid(table.assign(uid=numbers), "list of trajectories")}
+        empty = np.zeros(0, np.int64)
+        return [
+            (f"trajectory {number}", None, *found.get(number, (empty, empty, empty))) for number in range(len(people))
+        ]
+
+    def _from_row(self, number: int, person: Mapping) -> tuple:
+        """Of a row of a person, a mapping with lists."""
+        name = f"uid {person['uid']}" if "uid" in person else f"trajectory {number}"
+        uid = person.get("uid")
+        keys = CELL_ROW if set(CELL_ROW) <= set(person) else XY_ROW
+        lengths = {len(person[key]) for key in keys}
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: the lists {', '.join(keys)} have different lengths: {sorted(lengths)}")
+        if keys == XY_ROW:
+            table = pd.DataFrame({key: list(person[key]) for key in keys}, dtype=object).assign(uid=0)
+            found = self._by_uid(table, name)
+            return (name, uid, *(found[0][1:] if found else [np.zeros(0, np.int64)] * 3))
+        columns = []
+        for key in keys:
+            values, missing, wrong = whole(person[key])
+            if (missing | wrong).any():
+                row = int(np.argmax(missing | wrong))
+                raise ValueError(f"{name}, record {row}: {key} {shown(person[key][row])} is no whole number")
+            columns.append(values)
+        return (name, uid, *columns)
+
+    def _true_cells(self, labels: Any) -> dict[tuple[int, int, int], int]:
+        """(uid, d, t) -> the true cell, of a table of them."""
+        found = {}
+        for uid, day, slot, cell in self._by_uid(labels, "table of labels"):
+            for d, t, c in zip(day.tolist(), slot.tolist(), cell.tolist(), strict=True):
+                if c != self.grid.mask_id:
+                    found[uid, d, t] = c
+        return found
+
+    def _from_xy(self, records: pd.DataFrame, names: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns d, t, x, y [n], x and y nan or 999 where asked for -> day, slot, cell [n]."""
+        day, slot, x, y = (records[name].to_numpy() for name in XY_ROW)
         masked, half = find_masked(x, y, self.grid)
-        if half.any():
-            first = int(np.argmax(half))
-            raise ValueError(f"uid {name}, day {day[first]:g}, slot {slot[first]:g}: only one of x and y is masked")
         outside = ~masked & ~((x >= 1) & (x <= self.grid_width) & (y >= 1) & (y <= self.grid_height))
-        if outside.any():
-            first = int(np.argmax(outside))
-            raise ValueError(
-                f"uid {name}, day {day[first]:g}, slot {slot[first]:g}: cell ({x[first]:g}, {y[first]:g}) lies outside"
-                f" the grid of {self.grid_width} x {self.grid_height}"
-            )
+        for wrong, text in ((half, "only one of x and y is masked: {}, {}"), (outside, "cell ({}, {}) lies outside")):
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                text = text.format(shown(x[row]), shown(y[row]))
+                text += f" the grid of {self.grid_width} x {self.grid_height}" if wrong is outside else ""
+                raise ValueError(f"{names.iloc[row]}, day {day[row]}, slot {slot[row]}: {text}")
         cell = np.where(masked, self.grid.mask_id, self.grid.cell(np.nan_to_num(x), np.nan_to_num(y)))
-        for values, what in ((day, "day"), (slot, "slot"), (cell, "cell")):
-            if (values % 1).any():
-                raise ValueError(f"uid {name}: {what} {values[np.argmax(values % 1 != 0)]:g} is no whole number")
-        return day.astype(np.int64), slot.astype(np.int64), cell.astype(np.int64)
+        return day, slot, cell.astype(np.int64)
 
-    def _checked(self, name: str, day: np.ndarray, slot: np.ndarray, cell: np.ndarray) -> np.ndarray:
-        """`features` of one person in time order, after a check of the ranges."""
+    def _checked(self, name: str, day: np.ndarray, slot: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Day, slot and cell [T] of one person in time order, after a check of the ranges."""
         calendar = self.calendar
         for values, what, low, high in (
             (day, "day", calendar.first_day, calendar.last_day),
@@ -214,7 +303,22 @@ class MobilityProcessor(ProcessorMixin):
         if twice.any():
             first = int(np.argmax(twice))
             raise ValueError(f"{name} has two records on day {day[first]}, slot {slot[first]}")
-        return self.features(day, slot, cell)
+        return day, slot, cell
+
+
+def _is_person(row: Any) -> bool:
+    """Whether this is a mapping with lists of a person's records."""
+    if not isinstance(row, Mapping):
+        return False
+    keys = next((keys for keys in (CELL_ROW, XY_ROW) if set(keys) <= set(row)), None)
+    single = "uid" not in row or np.ndim(row["uid"]) == 0
+    return keys is not None and single and all(np.ndim(row[key]) == 1 for key in keys)
+
+
+def _is_list_of_records(person: Any) -> bool:
+    if isinstance(person, np.ndarray):
+        return person.ndim == 2
+    return isinstance(person, list | tuple) and all(isinstance(r, list | tuple | np.ndarray) for r in person)
 
 
 # A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.

@@ -346,7 +346,11 @@ def to_table(answers: Sequence[Answer], city: City, calendar: Calendar) -> pd.Da
 
 def _located(table: pd.DataFrame, city: City, place: Place, calendar: Calendar) -> pd.DataFrame:
     latitude, longitude = place.to_latlon(table["x"], table["y"], city.grid)
-    table = table.assign(latitude=latitude, longitude=longitude, time=place.clock(table["d"], table["t"], calendar))
+    first = None
+    if place.aligned and city.users is not None:
+        first = table["uid"].map(city.users.set_index("uid")["first_date"]).to_numpy(object)
+    time = place.clock(table["d"], table["t"], calendar, first)
+    table = table.assign(latitude=latitude, longitude=longitude, time=time)
     if city.users is not None:
         table.insert(1, "user", table["uid"].map(city.users.set_index("uid")["user"]))
     return table

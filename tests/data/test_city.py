@@ -3,9 +3,13 @@
 import json
 import logging
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +19,7 @@ from stmoe_hf.__main__ import main
 from stmoe_hf.data import prepare
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.errors import DataError
+from stmoe_hf.data.files import aside_of, open_aside
 
 from ..helpers import people, write_city
 
@@ -172,9 +177,84 @@ open_city("B", sys.argv[1], cache_dir=sys.argv[2])
 """
     done = subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / "cache")])
     assert done.returncode == 9
-    assert list((tmp_path / "cache").glob(".*-*"))
+    assert list((tmp_path / "cache").glob(".*.part"))
     assert len(open_city("B", folder, cache_dir=tmp_path / "cache")) == 12
-    assert not list((tmp_path / "cache").glob(".*-*"))
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+@pytest.mark.parametrize("replace", [shutil.copy2, lambda new, old: os.replace(new, old)], ids=["cp -p", "rsync -t"])
+def test_a_file_replaced_with_its_size_and_time_kept_is_prepared_again(tmp_path, replace):
+    file, other = tmp_path / "data" / "city.csv", tmp_path / "other.csv"
+    file.parent.mkdir()
+    file.write_text(HEADER + "1,0,5,1,1\n")
+    other.write_text(HEADER + "2,0,5,1,1\n")
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    assert open_city(path=file, cache_dir=tmp_path / "cache").uids.tolist() == [1]
+    replace(other, file)
+    assert open_city(path=file, cache_dir=tmp_path / "cache").uids.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda users: users.unlink(),
+        lambda users: users.write_bytes(users.read_bytes()[:-100]),
+        lambda users: users.write_bytes(users.read_bytes().replace(b"\x05", b"\x06")),
+        lambda users: shutil.rmtree(users.parent),
+        lambda users: (users.parent / prepare.DIGEST_FILE).write_text("{"),
+    ],
+    ids=["deleted", "cut off", "changed", "its folder deleted", "its note damaged"],
+)
+def test_a_damaged_prepared_city_is_prepared_again(tmp_path, damage):
+    folder, cache = write_city(tmp_path / "data"), tmp_path / "cache"
+    whole = open_city("B", folder, cache_dir=tmp_path / "untouched")
+    open_city("B", folder, cache_dir=cache)
+    (users,) = cache.rglob("*.arrow")
+    damage(users)
+    same(open_city("B", folder, cache_dir=cache), whole)
+
+
+def open_as_nobody(folder, cache, queue):
+    if os.geteuid() == 0:  # root may write everywhere
+        os.setuid(65534)
+    try:
+        queue.put(len(open_city("B", folder, cache_dir=cache)))
+    except PermissionError as error:
+        queue.put(str(error))
+
+
+def test_a_cache_that_cannot_be_written_serves_what_is_in_it_and_says_so_of_the_rest():
+    with tempfile.TemporaryDirectory() as name:
+        folder, cache = write_city(Path(name) / "data"), Path(name) / "cache"
+        open_city("B", folder, cache_dir=cache)
+        other = write_city(Path(name) / "other", users=5)
+        for path in (Path(name), folder, other, cache, *cache.iterdir()):
+            path.chmod(0o555)
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        for data in (folder, other):
+            process = context.Process(target=open_as_nobody, args=(data, cache, queue))
+            process.start()
+            process.join(60)
+        assert queue.get(timeout=5) == 12
+        assert "cannot be written: give another folder for prepared cities" in queue.get(timeout=5)
+        for path in (Path(name), folder, other, cache, *cache.iterdir()):
+            path.chmod(0o755)
+
+
+def test_what_killed_processes_left_half_made_is_swept_away(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mine = aside_of(tmp_path / "mine.csv")
+    dead = tmp_path / mine.name.replace(f".{os.getpid()}.", f".{gone.pid}.")
+    far, old = (tmp_path / f".{name}.csv.elsewhere.1.2.part" for name in ("far", "old"))
+    for path in (mine, far, old):
+        path.touch()
+    dead.mkdir()
+    os.utime(old, (0, 0))
+    with open_aside(tmp_path / "new.csv"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, far.name, "new.csv"])
 
 
 def test_the_prepare_command_ends_with_one_json_line(tmp_path, capsys):

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pytest
 
 from stmoe_hf.__main__ import main
+from stmoe_hf.data.description import Description
+from stmoe_hf.data.submission import read_table
 from stmoe_hf.metrics import EDITIONS, accuracy, dtw, dtw_matrix, geobleu, geobleu_matrix, score
-from stmoe_hf.model.spacetime import Grid
+from stmoe_hf.model.spacetime import Calendar, Grid
 
 DATA = Path(__file__).parents[1] / "fixtures"
 SYSTEMS = [(city, system) for city in "BD" for system in ("lpbert", "llama3mob")]
@@ -193,10 +195,13 @@ def test_tables_arrays_and_any_order_give_the_same():
         (lambda p, t: (p, pd.concat([t, t[:1]])), "the reference has 1 records twice"),
         (lambda p, t: (p, t.assign(x=999, y=999)), r"30 records of the reference are masked, first .* \[\(0, 60"),
         (lambda p, t: (p, t.assign(y=999)), "30 records of the reference are masked"),
-        (lambda p, t: (p.assign(x=p["x"] + 0.5), t), "column x of the prediction holds 30 values that are no whole"),
-        (lambda p, t: (p.assign(y=np.nan), t), r"no whole numbers, first nan at \(uid, d, t\) \(0, 60"),
-        (lambda p, t: (p.assign(d=np.nan), t), "column d of .* no whole numbers, first nan at row 0"),
-        (lambda p, t: (p.assign(y="a"), t), "no numbers"),
+        (
+            lambda p, t: (p.assign(x=p["x"] + 0.5), t),
+            r"row 0 \(uid 0, d 60, t \d+\): x is .*\.5, .*\(30 such",
+        ),
+        (lambda p, t: (p.assign(y=np.nan), t), r"the prediction, row 0 \(uid 0, d 60, t \d+\): y is missing"),
+        (lambda p, t: (p.assign(d=np.nan), t), r"row 0 \(uid 0\): d is missing"),
+        (lambda p, t: (p.assign(y="a"), t), "y is 'a', which is no whole number"),
         (lambda p, t: (p[:0], t), "the prediction holds no record"),
         (lambda p, t: (p.drop(columns="t"), t), r"lacks the columns \['t'\]"),
         (lambda p, t: (p, t.assign(uid=t["uid"] + 1)), "lacks 29 of .* has 29 records"),
@@ -212,7 +217,7 @@ def test_an_unknown_edition_and_wrong_days_are_refused():
         score(records(), records(), "2024")
     with pytest.raises(ValueError, match=r"must be \[n, 2\] cells"):
         geobleu([], [[1, 1]], "humob2024")
-    with pytest.raises(ValueError, match="no whole numbers"):
+    with pytest.raises(ValueError, match=r"the generated day, row 0: 1\.5 is no whole number"):
         dtw([[1.5, 1]], [[1, 1]], "humob2024")
     with pytest.raises(ValueError, match="at least 1 record"):
         geobleu([[1, 1]], [[1, 1]], "humob2024", order=0)
@@ -291,3 +296,35 @@ def test_the_metric_of_evaluate_gives_the_same_and_loads_offline(tmp_path, monke
         cell_km=1,
     )
     assert far["dtw"] == pytest.approx(2 * found["dtw"])
+    assert metric.compute(predictions=prediction, references=truth, edition="humob2025") == found
+    metric.add_batch(predictions=prediction.to_numpy().tolist(), references=truth.to_numpy().tolist())
+    assert metric.compute(edition="humob2025") == found
+
+
+@pytest.fixture
+def fine_city(tmp_path):
+    """A folder with a city of cells of 250 m, its records and a prediction of them."""
+    Description("fine", "records.csv", Grid(200, 200, 0.25), Calendar(), 60).write(tmp_path)
+    records().to_csv(tmp_path / "records.csv", index=False)
+    records().assign(x=3).to_csv(tmp_path / "p.csv", index=False)
+    return tmp_path
+
+
+def test_the_cell_size_is_that_of_the_city_json_beside_a_file(fine_city, tmp_path_factory, capsys):
+    truth = records()
+    expected = score(truth.assign(x=3), truth, "humob2024", grid=Grid(cell_km=0.25)).to_dict()
+    assert score(fine_city / "p.csv", fine_city / "records.csv", "humob2024").to_dict() == expected
+    assert score(truth.assign(x=3), str(fine_city / "records.csv"), "humob2024").to_dict() == expected
+    assert score(read_table(fine_city / "p.csv"), truth, "humob2024").to_dict() == expected
+    options = ["--prediction", str(fine_city / "p.csv"), "--reference", str(fine_city / "records.csv")]
+    assert main(["score", *options, "--edition", "humob2024"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1]) == expected
+    assert "200 x 200 cells of 0.25 km" in captured.err
+    coarse = tmp_path_factory.mktemp("coarse")
+    Description("coarse", "records.csv", Grid(), Calendar(), 60).write(coarse)
+    truth.to_csv(coarse / "records.csv", index=False)
+    with pytest.raises(ValueError, match=r"cells of 0.25 km, the reference of .* cells of 0.5 km"):
+        score(fine_city / "p.csv", coarse / "records.csv", "humob2024")
+    given = score(fine_city / "p.csv", coarse / "records.csv", "humob2024", grid=Grid(cell_km=0.25))
+    assert given.to_dict() == expected

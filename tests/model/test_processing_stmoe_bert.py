@@ -1,5 +1,6 @@
 """The processor: the same inputs from every form of a trajectory, saving, and refusals in words."""
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,9 +81,9 @@ def test_on_a_large_grid_999_is_a_cell():
         ([(75, 0, 1, 1)], r"day 75 lies outside 0\.\.74"),
         ([(0, 48, 1, 1)], r"slot 48 lies outside 0\.\.47"),
         ([(0, 5, 1, 1), (0, 5, 2, 2)], "two records on day 0, slot 5"),
-        ([(0, 0.5, 1, 1)], "slot 0.5 is no whole number"),
-        ([(0, 0, 1.5, 1)], "is no whole number"),
-        ([(None, 0, 1, 1)], "no day or no slot"),
+        ([(0, 0.5, 1, 1)], r"row 0 \(uid 0, d 0\): t is 0.5, which is no whole number"),
+        ([(0, 0, 1.5, 1)], "x is 1.5, which is no whole number"),
+        ([(None, 0, 1, 1)], "d is missing"),
     ],
 )
 def test_bad_records_are_refused_with_their_place(records, said):
@@ -100,3 +101,40 @@ def test_a_table_without_a_column_and_an_empty_list_are_refused():
 def test_a_model_of_another_grid_is_refused_by_name():
     with pytest.raises(ValueError, match="grid_width is 20 in the data and 200 in the model"):
         PROCESSOR.refuse_other_model(STMoEBertConfig())
+
+
+def test_labels_are_the_cells_that_are_hidden_from_a_day_on():
+    batch = PROCESSOR(TABLE.assign(x=[1, 20, 4, 2, 3], y=[1, 10, 2, 1, 1]), cut_day=1)
+    assert batch["labels"].tolist() == [[-100, -100, 23], [1, 2, -100]]
+    assert batch["inputs"][:, :, -1].tolist() == [[199, 0, 200], [200, 200, 201]]
+    with pytest.raises(ValueError, match="no person has a known cell from day 70 on"):
+        PROCESSOR(TABLE, cut_day=70)
+
+
+def test_labels_are_the_true_cells_of_what_is_asked_for():
+    truth = pd.DataFrame({"uid": [3, 7, 7], "d": [1, 6, 0], "t": [6, 0, 47], "x": [4, 5, 6], "y": [1, 1, 1]})
+    batch = PROCESSOR(TABLE, labels=truth)
+    assert batch["labels"].tolist() == [[-100, -100, 4], [-100, 3, -100]]  # day 0, slot 47 of uid 7 was not asked for
+    assert torch.equal(batch["inputs"], PROCESSOR(TABLE)["inputs"])
+    with pytest.raises(ValueError, match="no person has an asked-for record with a label"):
+        PROCESSOR(TABLE, labels=truth.assign(uid=9))
+    with pytest.raises(ValueError, match="cut_day or labels, not both"):
+        PROCESSOR(TABLE, labels=truth, cut_day=3)
+
+
+def test_rows_of_people_are_taken_as_lists_of_cells_or_of_x_and_y():
+    people = [{"uid": u, **{k: p[k].tolist() for k in "dtxy"}} for u, p in TABLE.groupby("uid", sort=False)]
+    expected = PROCESSOR(TABLE, cut_day=0)
+    for rows in (people, datasets.Dataset.from_list(people), tuple(people)):
+        found = PROCESSOR(list(rows), cut_day=0)
+        assert torch.equal(found["inputs"], expected["inputs"]) and torch.equal(found["labels"], expected["labels"])
+    with pytest.raises(ValueError, match=r"uid 7: the lists d, t, x, y have different lengths"):
+        PROCESSOR([people[0] | {"d": [1]}])
+    with pytest.raises(ValueError, match=r"uid 3, record 1: cell 'a' is no whole number"):
+        PROCESSOR([{"uid": 3, "day": [1, 1], "slot": [5, 6], "cell": [1, "a"]}])
+
+
+def test_a_processor_that_was_not_saved_is_not_made_up(tmp_path):
+    STMoEBertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no processor_config\.json that says which grid and calendar"):
+        AutoProcessor.from_pretrained(tmp_path)

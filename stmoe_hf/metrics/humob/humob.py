@@ -4,11 +4,8 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
-import pandas as pd
 
 from stmoe_hf.metrics import score
-from stmoe_hf.model.records import RECORD_COLUMNS
 from stmoe_hf.model.spacetime import Grid
 
 _DESCRIPTION = """\
@@ -28,10 +25,10 @@ _CITATION = """\
 
 _INPUTS = """
 Args:
-    predictions, references: lists of records [uid, d, t, x, y], or DataFrames with these columns, in any order; the
-        same (uid, d, t) in both.
+    predictions, references: tables of uid, d, t, x, y (DataFrames, data sets, dicts of columns, files), or lists of
+        records [uid, d, t, x, y], in any order, the same (uid, d, t) in both.
     edition: humob2024 or humob2025.
-    cell_km: side of a cell in kilometres, 0.5 by default.
+    cell_km: side of a cell in kilometres; by default as the tables' city.json says, else 0.5.
 Returns:
     edition, users, days, records, geobleu, dtw (km), accuracy.
 """
@@ -51,16 +48,12 @@ class Humob(evaluate.Metric):
         )
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict | None:
-        """Scores of records, as lists or DataFrames."""
-        # `evaluate` copies this method without its closure, so there is no super().
-        rows = {"predictions": _rows(predictions), "references": _rows(references)}
-        return evaluate.Metric.compute(self, **rows, **options)
+        """The scores; tables are scored as they come, lists of records may also have been added in batches before."""
+        if predictions is None or references is None or self.writer is not None or self.num_process > 1:
+            # `evaluate` copies this method without its closure, so there is no super().
+            return evaluate.Metric.compute(self, predictions=predictions, references=references, **options)
+        return self._compute(predictions, references, **options)
 
-    def _compute(self, predictions, references, edition, cell_km=0.5):
-        ours, theirs = (np.array(side, np.int64).reshape(-1, 5) for side in (predictions, references))
-        return score(ours, theirs, edition, grid=Grid(cell_km=cell_km)).to_dict()
-
-
-def _rows(side: Any) -> Any:
-    """The records of a table as the lists that `evaluate` takes; anything else as it is."""
-    return side[list(RECORD_COLUMNS)].to_numpy().tolist() if isinstance(side, pd.DataFrame) else side
+    def _compute(self, predictions, references, edition, cell_km=None):
+        grid = None if cell_km is None else Grid(cell_km=cell_km)
+        return score(predictions, references, edition, grid=grid).to_dict()
