@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..data.files import open_aside
+from ..data.files import open_aside, refuse_unwritable
 from ..model.decoding import DECODERS
 from ..prediction.predict_city import prepare_prediction
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
@@ -29,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"the folder {output.parent} for --output does not exist")
+    refuse_unwritable(output, (".csv", ".csv.gz"))
     prediction = prepare_prediction(
         args.model,
         **city_of(args),

@@ -63,6 +63,13 @@ def open_aside(path: Path, mode: str = "w", compresslevel: int = 6) -> Iterator[
         aside.unlink(missing_ok=True)
 
 
+def give_usual_mode(path: Path) -> None:
+    """Let a file or folder be read by whom any new one could be read; a temporary one is its owner's only."""
+    umask = os.umask(0)  # can only be read by setting it
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
 def refuse_unwritable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Raise if a file of this name cannot be written, or would hold something else than its name says."""
     if not path.name.endswith(suffixes):

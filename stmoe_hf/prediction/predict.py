@@ -52,12 +52,15 @@ def predict_cells(
     Returns:
         cells [B, Q], -100 where a row has fewer asked-for records, and the log-probability [B, Q] of the labels, 0
         where there is none.
+
+    Raises:
+        NoProbability: the model gives none for a row.
     """
     inputs, labels = batch["inputs"].clone(), batch["labels"]
     asked = (inputs[..., -1] == grid.mask_id) & (batch["attention_mask"] != 0)
     rank = asked.cumsum(-1) - 1  # number of an asked-for record in its row
     counts = asked.sum(-1)
-    width = int(counts.max())
+    width = int(counts.max()) if len(counts) else 0
     cells = inputs.new_full((len(inputs), width), -100)
     log_probability = torch.zeros(cells.shape, device=inputs.device)
     block = settings.predict_seq_length or max(width, 1)
@@ -72,6 +75,7 @@ def predict_cells(
         output = model(**part, num_candidates=settings.num_candidates)
         probabilities = output.logits.exp()
         exists = torch.arange(probabilities.shape[1], device=inputs.device) < in_block.sum(-1, keepdim=True)
+        _refuse_no_probability(probabilities, exists, rows)
         if settings.decoder == "day":
             history = getattr(output, "history", None)
             if history is None:
@@ -91,6 +95,23 @@ def predict_cells(
         cells[rows[:, None].expand_as(chosen)[exists], rank[place]] = chosen[exists]
         log_probability[rows[:, None].expand_as(chosen)[exists], rank[place]] = output.log_probability[exists].float()
     return cells, log_probability
+
+
+class NoProbability(ValueError):
+    """The model gives no finite probabilities; `row` of the batch."""
+
+    def __init__(self, row: int, who: str):
+        super().__init__(f"{who}: the model gives probabilities that are no finite numbers, so nothing is predicted")
+        self.row = row
+
+
+def _refuse_no_probability(probabilities: Tensor, exists: Tensor, rows: Tensor) -> None:
+    """Raise NoProbability, naming the row, where an asked-for record has no probable cell; [n, Q, K], [n, Q], [n]."""
+    total = probabilities.sum(-1)
+    wrong = (exists & ~(torch.isfinite(total) & (total > 0))).any(-1)
+    if wrong.any():
+        row = int(rows[wrong][0])
+        raise NoProbability(row, f"row {row} of the batch")
 
 
 def _cut(inputs: Tensor, labels: Tensor, in_block: Tensor, input_seq_length: int | None, pad_id: int) -> dict:
@@ -132,7 +153,11 @@ def predict_windows(
     done = 0
     for batch in loader:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        cells, _ = predict_cells(model, batch, processor.grid, settings)
+        try:
+            cells, _ = predict_cells(model, batch, processor.grid, settings)
+        except NoProbability as error:
+            uid = windows.city.uids[windows.rows[done + error.row]]
+            raise NoProbability(error.row, f"uid {uid}") from None
         rows = cells.cpu().numpy()
         yield pd.concat([window_records(windows, done + i, rows[i]) for i in range(len(rows))], ignore_index=True)
         done += len(rows)

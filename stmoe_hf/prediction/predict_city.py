@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from ..data.city import City, city_id, open_city
 from ..data.errors import DataError
@@ -22,10 +20,9 @@ from ..model.decoding import BALANCED_DISTANCE_WEIGHT
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import KEY_COLUMNS
 from ..model.spacetime import Calendar, Grid
-from .load import find_model, load_model
+from .load import find_model, load_config, load_model
 from .predict import PredictionSettings, predict_windows
-
-RECORD_OF_RUN = "run.json"
+from .trained_on import record_of_model, warn_of_days_trained_on
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def prepare_prediction(
         input_seq_length=input_seq_length,
         predict_seq_length=predict_seq_length,
     )
-    config: Any = AutoConfig.from_pretrained(model)
+    config: Any = load_config(model)
 
     def check(grid: Grid, calendar: Calendar) -> None:
         config.for_data(grid, calendar)
@@ -137,6 +134,8 @@ def prepare_prediction(
     shape = WindowShape(horizon_days, settings.input_seq_length, settings.predict_seq_length)
     first_day = opened.edition.cut_day if cut_day is None else cut_day
     parts = _windows(opened, network.config, processor, shape, first_day, plain)
+    for windows in parts:
+        warn_of_days_trained_on(record_of_model(model), windows)
     return CityPrediction(network, processor, settings, parts, batch_size)
 
 
@@ -161,9 +160,7 @@ def _windows(
 def _settings(model: str, **given: Any) -> PredictionSettings:
     """As said, else as in the run that trained the model, else one shot with the usual decoder."""
     run: dict[str, Any] = {"decoder": "balanced", "distance_weight": BALANCED_DISTANCE_WEIGHT, "num_candidates": 32}
-    record = Path(model) / RECORD_OF_RUN
-    if record.is_file():
-        values = json.loads(record.read_text())
-        run |= values["data"] | values["training"]
+    record = record_of_model(model)
+    run |= record.get("data", {}) | record.get("training", {})
     chosen: dict[str, Any] = {name: run.get(name) if value is None else value for name, value in given.items()}
     return PredictionSettings(num_candidates=run["num_candidates"], **chosen)

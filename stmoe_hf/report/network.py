@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoModel
 
 from ..data.city import City, city_id
 from ..data.windows import PredictionWindows, WindowShape
 from ..model.decoding import temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import CELL, DAY_OFF, SLOT
+from ..prediction.load import load_saved
 from .places import KEYS
 
 CELLS_NAMED = 5  # of each slot
@@ -38,7 +38,7 @@ def look_inside(
     """
     if data.get("predict_seq_length") or not len(rows):
         return None, None
-    model = AutoModel.from_pretrained(folder).eval()
+    model = load_saved(folder)[0]
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
     own = city_id(getattr(model.config, "cities", None), city)
     shape = WindowShape(shape.horizon_days, data.get("input_seq_length"))
