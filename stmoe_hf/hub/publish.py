@@ -10,13 +10,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import pipeline
 
 from ..data.description import OWN
-from ..data.files import new_folder
+from ..data.files import give_usual_mode, new_folder
 from ..evaluation.baselines import BASELINES
 from ..metrics import EDITIONS
 from ..model.pipeline_stmoe_bert import TASK
+from ..prediction.load import PROCESSOR_FILE, load_saved
 from ..training.arguments import DataArguments, ModelArguments, with_true_names
 
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
@@ -56,13 +57,17 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
     with new_folder(folder) as aside:
-        model, processor = AutoModel.from_pretrained(run), AutoProcessor.from_pretrained(run)
+        model, processor = load_saved(run)
+        if processor is None:
+            raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {PROCESSOR_FILE}")
         processor.save_pretrained(aside)
         pipeline(TASK, model=model, processor=processor).save_pretrained(aside)  # type: ignore[call-overload]
         results = json.loads((run / "all_results.json").read_text())
         record = json.loads((run / "run.json").read_text())
         (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
         card(results, record, model, repo_id).save(aside / "README.md")
+        for path in aside.iterdir():  # weights are written as their owner's only
+            give_usual_mode(path)
     return folder
 
 
@@ -122,6 +127,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         library_name="transformers",
         pipeline_tag="other",
         tags=["human-mobility", "trajectories", "mixture-of-experts", "stmoe-bert"],
+        base_model=_on_the_hub(record["model"].get("model_path")),
         model_name=repo_id.rpartition("/")[2],
         eval_results=evaluation or None,
     )
@@ -152,6 +158,11 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     )
     return ModelCard(text)
+
+
+def _on_the_hub(model: str | None) -> str | None:
+    """The name of the model that training started from, if others can find it: folders are of one machine."""
+    return model if model and model.count("/") == 1 and not Path(model).exists() and model[0] not in "./~" else None
 
 
 def _command(record: dict[str, Any], city: str) -> str:

@@ -128,7 +128,6 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
     keys_to_ignore_at_inference = [  # noqa: RUF012
         "candidates",
         "history",
-        "log_probability",
         "aux_loss",
         "expert_load",
         "router_logits",

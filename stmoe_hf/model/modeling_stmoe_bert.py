@@ -43,7 +43,6 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     _supports_sdpa = True
-    _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ("STMoEBertEmbeddings", "STMoEBertLayer")
     _can_record_outputs = {  # noqa: RUF012 (the base class declares it)

@@ -55,8 +55,8 @@ class MobilityPipeline(Pipeline):
             records: any table of uid, d, t, x, y that `tables.to_table` takes: a DataFrame, a `datasets.Dataset`,
                 rows, a dict of columns, a list of tables. x and y are 999 or missing where they are asked for. All
                 other records of a person are the history.
-            top_k: so many cells for each asked-for record, the best first.
-            decoder: mode, geobleu, dtw or balanced; orders the cells.
+            top_k: so many cells for each asked-for record: the decoder's, then the most probable of the others.
+            decoder: mode, geobleu, dtw or balanced; chooses the cell of rank 1.
             distance_weight: of the balanced decoder, per kilometre.
             batch_size: people at a time.
             city: which city of `model.config.cities` the records are of, for a model that was trained on several; by
@@ -149,7 +149,11 @@ class MobilityPipeline(Pipeline):
             candidates[nothing_known] = -1
             candidates[nothing_known, 0] = self.processor.grid.centre
         values = expected_values(probabilities, candidates, self.processor.grid, decoder, distance_weight)
-        best = values.topk(min(top_k, values.shape[-1]), dim=-1)
+        # The decoder's cell, then the most probable of the others.
+        order = probabilities.masked_fill(torch.isneginf(values), -1.0)
+        order = order.scatter(-1, values.argmax(-1, keepdim=True), torch.inf)
+        best = order.topk(min(top_k, values.shape[-1]), dim=-1)
+        is_cell = torch.isfinite(values.gather(-1, best.indices))
         tables = []
         for row, asked in enumerate(outputs["asked"]):
             count, ranks = len(asked), best.indices.shape[-1]
@@ -159,7 +163,7 @@ class MobilityPipeline(Pipeline):
             table["rank"] = np.tile(np.arange(1, ranks + 1), count)
             table["x"], table["y"] = x.ravel(), y.ravel()
             table["probability"] = probabilities[row, :count].gather(1, chosen).numpy().ravel()
-            tables.append(table[np.isfinite(best.values[row, :count].numpy().ravel())])
+            tables.append(table[is_cell[row, :count].numpy().ravel()])
         return pd.concat(tables)
 
 

@@ -17,6 +17,15 @@ CELL_ROW = ("day", "slot", "cell")  # of a person's row in a prepared city
 XY_ROW = ("d", "t", "x", "y")  # of a person's row of records, and of plain lists
 
 
+class NoTokens:
+    """What transformers' Trainer looks for in every processor: the special tokens of a text. There are none."""
+
+    eos_token_id = bos_token_id = pad_token_id = None
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """There is nothing to save; a pipeline asks for it."""
+
+
 class MobilityProcessor(ProcessorMixin):
     """Turns trajectories into the `inputs` of a model: grid, calendar, feature columns and padding.
 
@@ -28,6 +37,7 @@ class MobilityProcessor(ProcessorMixin):
     """
 
     model_input_names = ("inputs", "attention_mask")  # type: ignore[assignment]
+    tokenizer = NoTokens()
 
     def __init__(
         self,
