@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 
 from stmoe_hf.data.editions import find_file
+from stmoe_hf.evaluation.intervals import bootstrap
 from stmoe_hf.metrics import EDITIONS, score
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 
 SYSTEMS = {"llama3mob": "Llama-3-8B-Mob", "lpbert": "LP-BERT"}
 MEASURES = {"geobleu": "GEO-BLEU", "dtw": "DTW km", "accuracy": "accuracy"}
-DRAWS = 10_000
 
 
 def main() -> None:
@@ -72,18 +72,17 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
     ours = {edition: [score(prediction, truth, edition) for prediction in runs] for edition in EDITIONS}
     rows: dict[str, list[str]] = {"here, mean of the seeds (± between seeds)": []}
     rows["95 % interval over users"] = []
-    random = np.random.default_rng(0)
-    users = len(ours["humob2024"][0].per_user)
-    draws = random.integers(0, users, (DRAWS, users))
     mean: dict[tuple[str, str], np.ndarray] = {}
     for edition in EDITIONS:
         for name in MEASURES:
             each = np.array([scores.per_user[name].to_numpy() for scores in ours[edition]])
             mean[edition, name] = each.mean(0)
-            low, high = np.quantile(each.mean(0)[draws].mean(1), [0.025, 0.975])
+            over_users = bootstrap(each.mean(0))
             spread = f" ± {digits(name, each.mean(1).std(ddof=1))}" if len(each) > 1 else ""
             rows["here, mean of the seeds (± between seeds)"].append(f"{digits(name, each.mean())}{spread}")
-            rows["95 % interval over users"].append(f"{digits(name, low)} .. {digits(name, high)}")
+            rows["95 % interval over users"].append(
+                f"{digits(name, over_users.low)} .. {digits(name, over_users.high)}"
+            )
     for system, title in SYSTEMS.items():
         path = Path(args.predictions_dir or "") / f"city{city}_pred_{system}.csv.gz"
         if args.predictions_dir is None or not path.exists() or args.cut_day != 60:
@@ -94,11 +93,10 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
             for name in MEASURES:
                 of_users = theirs.per_user[name].to_numpy()
                 difference = mean[edition, name] - of_users
-                low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
+                ahead = bootstrap(difference)
+                bounds = f"{digits(name, ahead.low, '+')} .. {digits(name, ahead.high, '+')}"
                 rows[title].append(digits(name, of_users.mean()))
-                text = (
-                    f"{digits(name, difference.mean(), '+')} ({digits(name, low, '+')} .. {digits(name, high, '+')})"
-                )
+                text = f"{digits(name, ahead.mean, '+')} ({bounds})"
                 rows[f"difference to {title}, 95 % interval"].append(text)
     for row, cells in rows.items():
         print(f"| {row} | " + " | ".join(cells) + " |")

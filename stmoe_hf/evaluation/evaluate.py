@@ -1,8 +1,6 @@
-"""From windows and cells to records, scores and the table that a person reads."""
+"""From windows and cells to records and their scores, of a model and of the baselines."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +8,17 @@ from tqdm.auto import tqdm
 
 from ..data.windows import PredictionWindows
 from ..metrics import EDITIONS, score
-from ..model.records import NO_LABEL
+from ..metrics.score import Scores
+from ..model.records import NO_LABEL, RECORD_COLUMNS
 from ..prediction.predict import window_records
 from .baselines import BASELINES, predict_person
+
+_NOTHING = pd.DataFrame({name: np.empty(0, np.int64) for name in RECORD_COLUMNS})
 
 
 def predicted_records(windows: PredictionWindows, cells: np.ndarray) -> pd.DataFrame:
     """The predicted records of all windows, columns uid, d, t, x, y, by uid; cells [windows, Q]."""
-    parts = [window_records(windows, window, cells[window]) for window in range(len(windows))]
+    parts = [window_records(windows, window, cells[window]) for window in range(len(windows))] or [_NOTHING]
     return pd.concat(parts, ignore_index=True).sort_values(["uid", "d", "t"], ignore_index=True)
 
 
@@ -27,13 +28,17 @@ def true_records(windows: PredictionWindows) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).sort_values(["uid", "d", "t"], ignore_index=True)
 
 
-def scores_of(predicted: pd.DataFrame, true: pd.DataFrame, windows: PredictionWindows) -> dict[str, float]:
-    """GEO-BLEU and DTW of both editions, accuracy and the number of users."""
+def scores_of(predicted: pd.DataFrame, true: pd.DataFrame, windows: PredictionWindows) -> dict[str, Scores]:
+    """The scores of each edition."""
+    return {edition: score(predicted, true, edition=edition, grid=windows.city.grid) for edition in EDITIONS}
+
+
+def means(scores: dict[str, Scores]) -> dict[str, float]:
+    """GEO-BLEU and DTW of each edition, accuracy and the number of users."""
     results: dict[str, float] = {}
-    for edition in EDITIONS:
-        scores = score(predicted, true, edition=edition, grid=windows.city.grid)
-        results |= {f"{edition}_geobleu": scores.geobleu, f"{edition}_dtw": scores.dtw}
-    return results | {"accuracy": scores.accuracy, "users": scores.users}
+    for edition, of_edition in scores.items():
+        results |= {f"{edition}_geobleu": of_edition.geobleu, f"{edition}_dtw": of_edition.dtw}
+    return results | {"accuracy": of_edition.accuracy, "users": of_edition.users}
 
 
 def window_metrics(windows: PredictionWindows, cells: np.ndarray, log_probability: np.ndarray) -> dict[str, float]:
@@ -44,38 +49,25 @@ def window_metrics(windows: PredictionWindows, cells: np.ndarray, log_probabilit
         cells: [windows, Q], -100 where a window asks for fewer.
         log_probability: [windows, Q] of the true cells.
     """
-    if windows.masked:
+    if windows.masked or not len(windows):
         return {}
     nll = -float(log_probability[cells != NO_LABEL].mean())
-    return scores_of(predicted_records(windows, cells), true_records(windows), windows) | {"nll": nll}
+    return means(scores_of(predicted_records(windows, cells), true_records(windows), windows)) | {"nll": nll}
 
 
-def baseline_scores(windows: PredictionWindows, progress: bool) -> dict[str, float]:
-    """Scores of every frequency baseline on the same users and records."""
+def baseline_scores(windows: PredictionWindows, progress: bool) -> dict[str, dict[str, Scores]]:
+    """Of every frequency baseline the scores of each edition, on the same users and records."""
     width = max(len(windows.asked_for(window)["uid"]) for window in range(len(windows)))
     cells = {name: np.full((len(windows), width), NO_LABEL) for name in BASELINES}
     for window in tqdm(range(len(windows)), desc="baselines", unit="users", leave=False, disable=not progress):
         for name, chosen in predict_person(windows, window).items():
             cells[name][window, : len(chosen)] = chosen
     true = true_records(windows)
-    results: dict[str, float] = {}
-    for name, chosen in cells.items():
-        scores = scores_of(predicted_records(windows, chosen), true, windows)
-        results |= {f"{name}_{key}": value for key, value in scores.items() if key != "users"}
-    return results
+    return {name: scores_of(predicted_records(windows, chosen), true, windows) for name, chosen in cells.items()}
 
 
-def results_table(results: dict[str, Any]) -> str:
-    """The scores of a run and of the baselines, for a person."""
-    lines = [
-        f"City {results['city']}, {results['edition']}, days from {results['cut_day']} on, {results['test_users']}"
-        f" held-out users, seed {results['seed']}",
-        f"{'':26}{'edition humob2024':>21}{'edition humob2025':>21}",
-        f"{'':26}{'GEO-BLEU':>10}{'DTW km':>11}{'GEO-BLEU':>10}{'DTW km':>11}{'accuracy':>10}",
-    ]
-    for name in ("test", *BASELINES):
-        row = [results[f"{name}_{key}"] for key in ("humob2024_geobleu", "humob2024_dtw")]
-        row += [results[f"{name}_{key}"] for key in ("humob2025_geobleu", "humob2025_dtw", "accuracy")]
-        title = f"this model, {results['decoder']}" if name == "test" else name
-        lines.append(f"{title:26}{row[0]:10.4f}{row[1]:11.2f}{row[2]:10.4f}{row[3]:11.2f}{row[4]:10.3f}")
-    return "\n".join(lines)
+def baseline_means(scores: dict[str, dict[str, Scores]]) -> dict[str, float]:
+    """The means of `baseline_scores`, under the name of each baseline."""
+    return {
+        f"{name}_{key}": value for name, own in scores.items() for key, value in means(own).items() if key != "users"
+    }

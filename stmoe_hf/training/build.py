@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..model.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from ..model.modeling_stmoe_bert import STMoEBertForMobility
-from ..prediction.load import find_model
+from ..prediction.load import find_model, load_config, load_saved
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .run_data import RunData
 from .transfer import CELL_TABLE, begin_cell_table_anew, freeze
@@ -27,7 +27,7 @@ def find_config(model_args: ModelArguments, data_args: DataArguments, args: RunA
     if model_args.model_path is None:
         config: Any = new_config(model_args)
     else:
-        config = AutoConfig.from_pretrained(find_model(model_args.model_path))
+        config = load_config(find_model(model_args.model_path))
         model_args.refuse_other_sizes(config)
     if args.decoder == "day" and not getattr(config, "history_head", False):
         raise ValueError("the decoder `day` needs a network with a history head; choose another --decoder")
@@ -54,7 +54,9 @@ def new_model(model_args: ModelArguments, **grid_and_calendar: Any) -> PreTraine
     return NETWORKS[model_args.model_name]._from_config(config, **model_args.implementations())
 
 
-def build_model(model_args: ModelArguments, args: RunArguments, data: RunData) -> PreTrainedModel:
+def build_model(
+    model_args: ModelArguments, data_args: DataArguments, args: RunArguments, data: RunData
+) -> PreTrainedModel:
     """The model that training starts from: a new one or a saved one, its parts kept, frozen or begun anew."""
     model = _new_or_saved(model_args, args, data)
     if model_args.cell_table == "reinit" and not begin_cell_table_anew(model, args.seed):
@@ -63,6 +65,8 @@ def build_model(model_args: ModelArguments, args: RunArguments, data: RunData) -
         if not hasattr(model, "add_cities"):
             raise ValueError(f"{type(model).__name__} has no city embedding; that belongs to STMoEBert")
         model.add_cities(data.known_cities)  # type: ignore[operator]
+    if hasattr(model.config, "trained_alone"):  # the published networks have no such setting
+        model.config.trained_alone = model.config.trained_alone or data_args.alone_share > 0
     freeze(model, [*(model_args.freeze or []), *([CELL_TABLE] if model_args.cell_table == "freeze" else [])])
     if getattr(model.config, "sparse_layers", None):
         logger.info("implementation of the experts: %s", model.config._experts_implementation)
@@ -82,6 +86,7 @@ def _new_or_saved(model_args: ModelArguments, args: RunArguments, data: RunData)
             num_slots=calendar.num_slots,
         )
     name = find_model(model_args.model_path)
-    config = AutoConfig.from_pretrained(name).for_data(data.city.grid, data.city.calendar)
+    config: Any = load_config(name)
+    config = config.for_data(data.city.grid, data.city.calendar)
     model_args.refuse_other_sizes(config)
-    return AutoModel.from_pretrained(name, config=config, **model_args.implementations())
+    return load_saved(name, config=config, **model_args.implementations())[0]

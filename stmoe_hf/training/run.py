@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -13,13 +14,18 @@ from typing import Any
 import pandas as pd
 from transformers import set_seed
 
-from ..evaluation.evaluate import baseline_scores, predicted_records, results_table
+from ..evaluation.evaluate import predicted_records
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .build import build_model, find_config
 from .command_line import parse_arguments
+from .progress import shown
+from .refusals import refuse_what_is_missing
 from .run_data import RunData, open_run_data
 from .run_folder import RunFolder
+from .run_results import about, resumed_results, say_what_is_there, score_beside_counting
 from .trainer import MobilityTrainer
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; if a checkpoint was written, --resume goes on from it", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
@@ -45,55 +54,42 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     Raises:
         ValueError, OSError: with what is wrong, where, and what to do.
     """
+    refuse_what_is_missing(args)
     folder = RunFolder(args.output_dir or "")
-    checkpoint = folder.checkpoint_to_resume(args)
-    if checkpoint is not None:
-        folder.refuse_other_arguments(model_args, data_args, args)
-    config = find_config(model_args, data_args, args)
-    set_seed(args.seed)
-    data = open_run_data(model_args, data_args, args, config)
-    if data.validation is None:
-        args.keep_last_checkpoint()
-    model = build_model(model_args, args, data)
-    if data_args.alone_share > 0:
-        model.config.trained_alone = True
-    trainer = MobilityTrainer(
-        model=model,
-        args=args,
-        settings=args.prediction_settings(data_args),
-        train_dataset=data.train,
-        eval_dataset=data.validation,
-        processor=data.processor,
-    )
-    if trainer.is_world_process_zero():
-        folder.begin(model_args, data_args, args, data)
-    results = _about(data, args) | {"parameters": model.num_parameters()}
-    if args.trains:
-        results |= trainer.train(resume_from_checkpoint=checkpoint).metrics
-    trainer.save_model()
-    trainer.save_state()
-    predicted = _predict(trainer, data, results)
-    # From here on no process waits for another.
-    if trainer.is_world_process_zero():
-        if len(data.test):
-            results |= baseline_scores(data.test, progress=not args.disable_tqdm)
-        folder.finish(results, predicted)
-        if len(data.test):
-            print(results_table(results))
-        print(f"\nThe model, its predictions and all results are in {folder.path}")
+    with folder.alone(args.process_index == 0):
+        checkpoint = folder.checkpoint_to_resume(args)
+        if checkpoint is not None:
+            folder.refuse_other_arguments(model_args, data_args, args)
+        config = find_config(model_args, data_args, args)
+        set_seed(args.seed)
+        data = open_run_data(model_args, data_args, args, config)
+        if data.validation is None:
+            args.keep_last_checkpoint()
+        model = build_model(model_args, data_args, args, data)
+        trainer = MobilityTrainer(
+            model=model,
+            args=args,
+            settings=args.prediction_settings(data_args),
+            train_dataset=data.train,
+            eval_dataset=data.validation,
+            processor=data.processor,
+        )
+        if trainer.is_world_process_zero():
+            folder.begin(model_args, data_args, args, data, checkpoint)
+        results = about(data, args) | {"parameters": model.num_parameters()}
+        with contextlib.nullcontext() if args.verbose else shown(trainer, data.validation):
+            if args.trains:
+                trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+                results |= resumed_results(trained) if checkpoint else trained
+            trainer.save_model()
+            trainer.save_state()
+            predicted = _predict(trainer, data, results)
+        # From here on no process waits for another.
+        if trainer.is_world_process_zero():
+            text = score_beside_counting(data, predicted, results)
+            folder.finish(results, predicted)
+            print(text + say_what_is_there(folder, data))
     return results
-
-
-def _about(data: RunData, args: RunArguments) -> dict[str, Any]:
-    """What every figure of the results belongs to."""
-    city = data.city
-    return {
-        "city": city.name,
-        "edition": city.edition.name,
-        "cut_day": data.split.cut_day,
-        "seed": args.seed,
-        "decoder": args.decoder,
-    }
 
 
 def _predict(trainer: MobilityTrainer, data: RunData, results: dict[str, Any]) -> list[pd.DataFrame]:
@@ -103,6 +99,5 @@ def _predict(trainer: MobilityTrainer, data: RunData, results: dict[str, Any]) -
         if len(windows):
             outcome = trainer.predict(windows, metric_key_prefix=prefix)  # type: ignore[arg-type]
             predicted.append(predicted_records(windows, outcome.predictions[0]))
-            if windows is data.test:
-                results |= outcome.metrics or {}
+            results |= outcome.metrics or {}
     return predicted

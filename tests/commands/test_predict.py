@@ -136,6 +136,21 @@ def test_what_cannot_be_predicted_is_refused_and_leaves_no_file(trained, data, t
     assert not output.exists()
 
 
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv.zip", "p", "p.csv.gz.tmp"])
+def test_an_output_of_another_kind_than_its_name_says_is_refused(trained, data, tmp_path, capsys, name):
+    assert predict(trained, data, tmp_path / name) == 1
+    assert "must end in .csv or .csv.gz" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_days_that_the_model_was_trained_on_are_told(trained, data, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert predict(trained, data, tmp_path / "p.csv") == 0
+        assert "were trained on in these days" not in caplog.text
+        assert predict(trained, data, tmp_path / "p.csv", "--plain") == 0
+    assert "7 of the 9 people to predict, first uid" in caplog.text
+
+
 def test_users_are_predicted_a_batch_at_a_time(trained, data):
     city = open_city("B", data, cache_dir=data / "cache")
     processor = MobilityProcessor.for_data(city.grid, city.calendar)

@@ -22,7 +22,6 @@ from stmoe_hf.data.sampler import LengthGroupedSampler
 from stmoe_hf.data.splits import split_users
 from stmoe_hf.data.windows import TrainingWindows, WindowShape
 from stmoe_hf.evaluation.baselines import BASELINES
-from stmoe_hf.prediction.predict import PredictionSettings
 from stmoe_hf.training.arguments import RunArguments
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import main, run
@@ -91,22 +90,6 @@ def test_training_logs_the_load_of_the_experts_and_both_learning_rates(finished)
     assert all(1 <= entry["experts_in_use"] <= 4 and 0 < entry["expert_load_max"] <= 0.5 for entry in steps)
     assert max(entry["learning_rate"] for entry in steps) == pytest.approx(5e-3)  # not the cell embedding's
     assert any("eval_humob2024_geobleu" in entry for entry in history)
-
-
-def test_a_router_that_collapses_is_said(tmp_path, caplog):
-    model = small_model()  # 4 experts, 2 for each record
-    args = RunArguments(output_dir=str(tmp_path), use_cpu=True, validation_users=0)
-    trainer = MobilityTrainer(
-        model=model, args=args, processor=MobilityProcessor(12, 10), settings=PredictionSettings()
-    )
-    for loads, in_use in (([[0.25, 0.25, 0.25, 0.25]] * 2, 4.0), ([[0.25] * 4, [0.5, 0.5, 0.0, 0.0]], 2.0)):
-        assert "collapsed" not in caplog.text
-        trainer._expert_loads, trainer._aux_losses = [torch.tensor(loads)] * 3, [torch.tensor(2.0)] * 3
-        log = trainer._expert_log()
-        assert log["experts_in_use"] == pytest.approx(in_use, abs=1e-3)
-        assert log["router_aux_loss"] == pytest.approx(2.0)
-    assert "the router has collapsed: in one layer nearly all records go to the same 2 of 4 experts" in caplog.text
-    assert (log["expert_load_max"], log["expert_load_min"]) == (0.5, 0.0)
 
 
 def test_the_cell_embedding_has_a_learning_rate_of_its_own(data, tmp_path):
@@ -348,6 +331,8 @@ def test_two_processes_give_the_losses_weights_and_predictions_of_one(data, tmp_
     ] == 4
     for ours, theirs in zip(one["log_history"], two["log_history"], strict=True):
         for key in ours:
+            if "experts" in key:
+                continue
             if key in ("loss", "grad_norm", "learning_rate") or (key.startswith("eval_") and not is_speed(key)):
                 assert theirs[key] == pytest.approx(ours[key], abs=1e-5), key
             if key == "router_aux_loss":  # rounded for the log
@@ -357,7 +342,9 @@ def test_two_processes_give_the_losses_weights_and_predictions_of_one(data, tmp_
         assert torch.allclose(learned[name], tensor, atol=1e-5), name
     ours, theirs = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two"))
     for key in ours:
-        if key == "train_loss" or (key.startswith("test_") and not is_speed(key)):
+        if "expert" in key:  # the last batch of a process is made up with windows that it has predicted
+            assert "worst" in key or np.allclose(theirs[key], ours[key], atol=0.1), key
+        elif key == "train_loss" or (key.startswith("test_") and not is_speed(key)):
             assert theirs[key] == pytest.approx(ours[key], abs=1e-5), key
     ours, theirs = (pd.read_csv(tmp_path / name / "predictions.csv.gz") for name in ("one", "two"))
     assert theirs.equals(ours) and not theirs.duplicated(["uid", "d", "t"]).any()
