@@ -123,6 +123,30 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, data, tmp_path):
     }
 
 
+FULL_AT_THE_END = """
+import resource, signal, sys
+from stmoe_hf.training.trainer import MobilityTrainer
+from stmoe_hf.training.run import main
+save = MobilityTrainer.save_model
+def save_on_a_full_disk(self, folder=None, _internal_call=False):
+    if not _internal_call:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    save(self, folder, _internal_call)
+MobilityTrainer.save_model = save_on_a_full_disk
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_is_full_at_the_end_is_a_line_and_leaves_no_half_written_model(data, tmp_path):
+    folder = tmp_path / "cityB"
+    command = [sys.executable, "-c", FULL_AT_THE_END, *arguments(data, folder, "--max_steps", "1")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: {folder} could not be written" in done.stderr and "--resume" in done.stderr
+    assert not (folder / "model.safetensors").exists() and not list(folder.glob(".*.part"))
+
+
 ONE_RECORD = people().groupby("uid").head(1)
 NO_HISTORY = people().query("uid != 3 or d >= 60")
 
