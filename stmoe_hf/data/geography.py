@@ -151,36 +151,3 @@ def locate(records: pd.DataFrame, place: Place, grid: Grid, calendar: Calendar) 
     latitude, longitude = place.to_latlon(x, y, grid)
     time = place.clock(records["d"], records["t"], calendar, records.get("first_date"))
     return records.assign(latitude=latitude, longitude=longitude, time=time)
-
-
-def geojson(
-    records: pd.DataFrame, place: Place, grid: Grid, calendar: Calendar, outlines: bool = False
-) -> dict[str, Any]:
-    """A GeoJSON FeatureCollection (RFC 7946) of records or predictions, one feature each with all its columns.
-
-    Args:
-        records: columns uid, d, t, x, y and any others, such as a probability.
-        place, grid, calendar: of the city.
-        outlines: polygons of the cells in place of points in their middle.
-    """
-    table = locate(records, place, grid, calendar)
-    table["time"] = [time.isoformat() for time in table["time"]]
-    x, y = table.pop("x").to_numpy(), table.pop("y").to_numpy()
-    if outlines:
-        around = [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)]
-        corners = [place.to_latlon(x + dx, y + dy, grid) for dx, dy in around]
-        shapes = np.array([[longitude, latitude] for latitude, longitude in corners]).transpose(2, 0, 1)
-        table = table.drop(columns=["latitude", "longitude"])
-    else:
-        shapes = np.column_stack([table.pop("longitude"), table.pop("latitude")])
-    table["x"], table["y"] = x, y
-    kind = "Polygon" if outlines else "Point"
-    features = [
-        {
-            "type": "Feature",
-            "geometry": {"type": kind, "coordinates": [shape] if outlines else shape},
-            "properties": properties,
-        }
-        for shape, properties in zip(np.round(shapes, 6).tolist(), table.to_dict("records"), strict=True)
-    ]
-    return {"type": "FeatureCollection", "features": features}

@@ -5,11 +5,11 @@ from dataclasses import fields
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_stmoe_bert import STMoEBertConfig
+from .configuration_stmoe_bert import OnAGrid, STMoEBertConfig
 
 
 @strict
-class MobilityBertConfig(PreTrainedConfig):
+class MobilityBertConfig(OnAGrid, PreTrainedConfig):
     """Everything that the shape of `MobilityBERT` depends on, and by the class below that of `MobilityBERTMoE`.
 
     Args:
@@ -120,20 +120,6 @@ class MobilityBertConfig(PreTrainedConfig):
             )
         if problems:
             raise ValueError("this configuration cannot work: " + "; ".join(problems))
-
-    @property
-    def num_cells(self) -> int:
-        return self.grid_width * self.grid_height
-
-    @property
-    def mask_id(self) -> int:
-        """Cell of an asked-for record."""
-        return self.num_cells
-
-    @property
-    def pad_id(self) -> int:
-        """Cell of a position without a record."""
-        return self.num_cells + 1
 
 
 @strict

@@ -13,8 +13,68 @@ SLOTS_A_DAY = (24, 96)
 CELL_KM = (0.1, 2.0)
 
 
+class OnAGrid:
+    """What the configurations of all networks share: cells of a grid, and the way to another grid and calendar."""
+
+    tables: list[str] = ["location_embedding_size"]  # noqa: RUF012 (a property of those that can be without)
+
+    @property
+    def num_cells(self) -> int:
+        return self.grid_width * self.grid_height
+
+    @property
+    def mask_id(self) -> int:
+        """Cell of an asked-for record."""
+        return self.num_cells
+
+    @property
+    def pad_id(self) -> int:
+        """Cell of a position without a record."""
+        return self.num_cells + 1
+
+    def for_data(self, grid: Any, calendar: Any) -> Any:
+        """This configuration for another grid and calendar: load the weights with it.
+
+        Args:
+            grid: with `width`, `height`, `cell_km`.
+            calendar: with `num_days`, `num_slots`.
+
+        Raises:
+            ValueError: the network has a table of cells or days, and these are others; or slots or cells are of a
+                size that nothing was tried on.
+        """
+        now = (self.grid_width, self.grid_height, self.cell_km, self.num_days, self.num_slots)
+        asked = (grid.width, grid.height, grid.cell_km, calendar.num_days, calendar.num_slots)
+        if now == asked:
+            return self
+        names = ("grid_width", "grid_height", "cell_km", "num_days", "num_slots")
+        if self.tables:
+            differ = [
+                f"{n} is {b} in the data and {a} in the model"
+                for n, a, b in zip(names, now, asked, strict=True)
+                if a != b
+            ]
+            raise ValueError(
+                f"the model was made for another grid or calendar: {'; '.join(differ)}. It has tables of cells or days"
+                f" ({', '.join(self.tables)}); only a network without them can be moved"
+            )
+        if not SLOTS_A_DAY[0] <= calendar.num_slots <= SLOTS_A_DAY[1]:
+            raise ValueError(
+                f"a day has {calendar.num_slots} slots; a network can be moved to slots of 15 minutes to an hour"
+            )
+        if not CELL_KM[0] <= grid.cell_km <= CELL_KM[1]:
+            raise ValueError(
+                f"a cell is {grid.cell_km:g} km wide; a trained network can be moved to cells of {CELL_KM[0]:g} to"
+                f" {CELL_KM[1]:g} km"
+            )
+        moved = copy.deepcopy(self)
+        for name, value in zip(names, asked, strict=True):
+            setattr(moved, name, value)
+        return moved
+
+
 @strict
-class STMoEBertConfig(PreTrainedConfig):
+class STMoEBertConfig(OnAGrid, PreTrainedConfig):
     """Everything that the shape of an ST-MoE-BERT depends on.
 
     Args:
@@ -203,64 +263,10 @@ class STMoEBertConfig(PreTrainedConfig):
         pairs = [(name, getattr(self, name), getattr(self, f"trained_{name}")) for name in MEASURES]
         return ", ".join(f"{name} {now} in place of {then}" for name, now, then in pairs if now != then)
 
-    def for_data(self, grid: Any, calendar: Any) -> "STMoEBertConfig":
-        """This configuration for another grid and calendar: load the weights with it.
-
-        Args:
-            grid: with `width`, `height`, `cell_km`.
-            calendar: with `num_days`, `num_slots`.
-
-        Raises:
-            ValueError: the network has a table of cells or days, and these are others; or slots or cells are of a
-                size that nothing was tried on.
-        """
-        now = (self.grid_width, self.grid_height, self.cell_km, self.num_days, self.num_slots)
-        asked = (grid.width, grid.height, grid.cell_km, calendar.num_days, calendar.num_slots)
-        if now == asked:
-            return self
-        names = ("grid_width", "grid_height", "cell_km", "num_days", "num_slots")
-        if self.tables:
-            differ = [
-                f"{n} is {b} in the data and {a} in the model"
-                for n, a, b in zip(names, now, asked, strict=True)
-                if a != b
-            ]
-            raise ValueError(
-                f"the model was made for another grid or calendar: {'; '.join(differ)}. It has tables of cells or days"
-                f" ({', '.join(self.tables)}); only a network without them can be moved"
-            )
-        if not SLOTS_A_DAY[0] <= calendar.num_slots <= SLOTS_A_DAY[1]:
-            raise ValueError(
-                f"a day has {calendar.num_slots} slots; a network can be moved to slots of 15 minutes to an hour"
-            )
-        if not CELL_KM[0] <= grid.cell_km <= CELL_KM[1]:
-            raise ValueError(
-                f"a cell is {grid.cell_km:g} km wide; a trained network can be moved to cells of {CELL_KM[0]:g} to"
-                f" {CELL_KM[1]:g} km"
-            )
-        moved = copy.deepcopy(self)
-        for name, value in zip(names, asked, strict=True):
-            setattr(moved, name, value)
-        return moved
-
     @property
     def slots_per_trained_slot(self) -> float:
         """How many slots of the data make one of the slots that the weights were made for."""
         return self.num_slots / (self.trained_num_slots or self.num_slots)
-
-    @property
-    def num_cells(self) -> int:
-        return self.grid_width * self.grid_height
-
-    @property
-    def mask_id(self) -> int:
-        """Cell of an asked-for record."""
-        return self.num_cells
-
-    @property
-    def pad_id(self) -> int:
-        """Cell of a position without a record."""
-        return self.num_cells + 1
 
     # The names under which transformers' BertLayer looks for what this configuration calls differently.
     @property
@@ -283,4 +289,4 @@ class STMoEBertConfig(PreTrainedConfig):
 # A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.
 STMoEBertConfig.register_for_auto_class()
 
-__all__ = ["STMoEBertConfig"]
+__all__ = ["OnAGrid", "STMoEBertConfig"]

@@ -20,6 +20,7 @@ The constants were chosen on days 45-59 of cities B and D.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -67,21 +68,57 @@ def decode_days(
     """
     values = expected_values(probabilities, candidates, grid, "balanced", POINTWISE_DISTANCE_WEIGHT)
     chosen = candidates.gather(1, values.argmax(-1))
-    asked = inputs[..., -1] == grid.mask_id
     jobs: list[tuple[int, tuple[Any, ...]]] = []
+    for row, (weights, day, cell, asked_day) in enumerate(_people(history, inputs, exists, grid)):
+        if len(day):
+            worth = values[row, : len(asked_day)].float().cpu().numpy()
+            jobs.append((row, (weights, day, cell, asked_day, worth, candidates[row].cpu().numpy(), grid)))
+    for (row, _), cells in zip(jobs, _pool().map(lambda job: _decode_user(*job[1]), jobs), strict=True):
+        chosen[row, : len(cells)] = chosen.new_tensor(cells)
+    return chosen
+
+
+def draw_days(history: Tensor, inputs: Tensor, exists: Tensor, grid: Grid, samples: int) -> np.ndarray:
+    """Days drawn from the network's distribution over the records of the history, tied together by a theme.
+
+    Args:
+        history, inputs, exists, grid: as of `decode_days`.
+        samples: how many of each day.
+
+    Returns:
+        [B, S, Q] cells; the centre of the grid where a row has no history, `mask_id` where it asks for fewer records.
+    """
+    drawn = np.full((len(inputs), samples, exists.shape[1]), grid.mask_id)
+    for row, (weights, record_day, record_cell, asked_day) in enumerate(_people(history, inputs, exists, grid)):
+        drawn[row, :, : len(asked_day)] = grid.centre
+        for day in np.unique(asked_day) if len(record_day) else ():
+            slots = np.flatnonzero(asked_day == day)
+            seed = _seed(day, record_day)
+            drawn[row][:, slots] = _seeded_draw(
+                weights[slots], record_day, record_cell, samples, _stride(samples), seed
+            )
+    return drawn
+
+
+def _people(history: Tensor, inputs: Tensor, exists: Tensor, grid: Grid) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of each row: weights [Q, T] of the records of its history, their days and cells [T], and the asked days [Q]."""
+    asked = inputs[..., -1] == grid.mask_id
     for row in range(len(inputs)):
         count = int(exists[row].sum())
         weights = history[row, :count].exp().cpu().numpy().astype(np.float64)
         records = np.flatnonzero(weights.sum(0) > 0)
-        if len(records):
-            day, cell = (inputs[row, :, column].cpu().numpy() for column in (0, -1))
-            asked_day = day[asked[row].cpu().numpy()][:count]
-            worth = values[row, :count].float().cpu().numpy()
-            known = candidates[row].cpu().numpy()
-            jobs.append((row, (weights[:, records], day[records], cell[records], asked_day, worth, known, grid)))
-    for (row, _), cells in zip(jobs, _pool().map(lambda job: _decode_user(*job[1]), jobs), strict=True):
-        chosen[row, : len(cells)] = chosen.new_tensor(cells)
-    return chosen
+        day, cell = (inputs[row, :, column].cpu().numpy() for column in (0, -1))
+        yield weights[:, records], day[records], cell[records], day[asked[row].cpu().numpy()][:count]
+
+
+def _seed(day: Any, record_day: np.ndarray) -> int:
+    """Of the draws of a day: it depends on the person's records and the day alone."""
+    return (int(day) * 7919 + len(record_day)) % 2**32
+
+
+def _stride(samples: int) -> int:
+    """A step about a fifth of the way that has no divisor in common with the number of draws."""
+    return next(step for step in range(max(1, samples // 5), 2 * samples + 2) if math.gcd(step, samples) == 1)
 
 
 @cache
@@ -110,7 +147,7 @@ def _decode_user(weights, record_day, record_cell, asked_day, values, candidates
                 top[part],
                 steps,
                 distance * grid.cell_km,
-                (int(day) * 7919 + len(record_day)) % 2**32,
+                _seed(day, record_day),
             )
             cells[part] = candidates[best]
     return cells
@@ -126,7 +163,7 @@ _PROXIMITY = np.exp(-PROXIMITY_BETA * np.arange(_FARTHEST) / _STEPS_A_CELL)
 def _decode_day(weights, record_day, record_index, top, steps, km, seed):
     """Indices [n] of the candidates of the best trajectory of one day."""
     np.random.seed(seed)
-    draws = _draw(weights, record_day, record_index)
+    draws = _draw(weights, record_day, record_index, DRAWS, STRIDE)
     n = len(top)
     scratch = _scratch(n)
     best = top[:, 0].copy()
@@ -174,8 +211,14 @@ def _scratch(n):
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw(weights, record_day, record_index):
-    """Drawn days [DRAWS, n], as indices of candidates."""
+def _seeded_draw(weights, record_day, record_index, count, stride, seed):
+    np.random.seed(seed)
+    return _draw(weights, record_day, record_index, count, stride)
+
+
+@numba.njit(nogil=True, cache=True)
+def _draw(weights, record_day, record_index, count, stride):
+    """Drawn days [count, n], as the `record_index` of the drawn records."""
     n, records = weights.shape
     first = record_day.min()
     prior = np.zeros(record_day.max() - first + 1)
@@ -183,12 +226,12 @@ def _draw(weights, record_day, record_index):
         for record in range(records):
             prior[record_day[record] - first] += weights[i, record]
     prior = np.cumsum(prior**THEME_POWER)
-    draws = np.empty((DRAWS, n), np.int64)
+    draws = np.empty((count, n), np.int64)
     total = np.empty(records)
-    for draw in range(DRAWS):
+    for draw in range(count):
         # Stratified: the draws cover the themes as evenly as their number allows.
-        stratum = draw * STRIDE % DRAWS  # neighbours in the order of the draws are far apart in time
-        theme = np.searchsorted(prior, (stratum + np.random.random()) / DRAWS * prior[-1])
+        stratum = draw * stride % count  # neighbours in the order of the draws are far apart in time
+        theme = np.searchsorted(prior, (stratum + np.random.random()) / count * prior[-1])
         theme = min(theme, len(prior) - 1) + first
         for i in range(n):
             mass = 0.0

@@ -24,7 +24,7 @@ from ..data.sources import open_source
 from ..model.decoding import SLOT_DECODERS, expected_values, temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar
-from .day_decoding import decode_days
+from .day_decoding import decode_days, draw_days
 from .load import load_model
 
 logger = logging.getLogger(__name__)
@@ -210,8 +210,6 @@ class Forecaster:
 
     def _sample(self, questions: Sequence[Asked], output: Any, inputs: Tensor, exists: Tensor) -> list[Answer]:
         """Drawn days in place of chosen cells."""
-        from .day_decoding import draw_days
-
         grid, count = self.city.grid, self.settings.samples
         drawn = draw_days(output.history, inputs, exists, grid, count)  # [B, S, Q]
         answers = []
@@ -306,6 +304,10 @@ def forecast_city(
     first = city.last_days + 1 if settings.from_day is None else np.full(len(city), settings.from_day)
     calendar = extended(city.calendar, int(first.max()) + settings.days - 1)
     network = load_model(model, city.grid, calendar, device)
+    if not getattr(network.config, "history_head", False):
+        raise ValueError(f"a {type(network).__name__} without a history head makes no forecasts; take another model")
+    if not network.config.trained_alone:
+        logger.warning("this network was not trained to be asked alone (--alone_share): expect less of its forecasts")
     if settings.top_k > city.grid.num_cells:
         raise ValueError(f"top_k is {settings.top_k}; the grid has {city.grid.num_cells} cells")
     _warn_of_the_little_known(city, first)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from ..model.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from ..model.modeling_stmoe_bert import STMoEBertForMobility
-from ..prediction.load import refuse_missing_model
+from ..prediction.load import find_model
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .run_data import RunData
 from .transfer import CELL_TABLE, begin_cell_table_anew, freeze
@@ -27,8 +27,7 @@ def find_config(model_args: ModelArguments, data_args: DataArguments, args: RunA
     if model_args.model_path is None:
         config: Any = new_config(model_args)
     else:
-        refuse_missing_model(model_args.model_path)
-        config = AutoConfig.from_pretrained(model_args.model_path)
+        config = AutoConfig.from_pretrained(find_model(model_args.model_path))
         model_args.refuse_other_sizes(config)
     if args.decoder == "day" and not getattr(config, "history_head", False):
         raise ValueError("the decoder `day` needs a network with a history head; choose another --decoder")
@@ -82,6 +81,7 @@ def _new_or_saved(model_args: ModelArguments, args: RunArguments, data: RunData)
             num_days=calendar.num_days,
             num_slots=calendar.num_slots,
         )
-    config = AutoConfig.from_pretrained(model_args.model_path)
+    name = find_model(model_args.model_path)
+    config = AutoConfig.from_pretrained(name).for_data(data.city.grid, data.city.calendar)
     model_args.refuse_other_sizes(config)
-    return AutoModel.from_pretrained(model_args.model_path, config=config, **model_args.implementations())
+    return AutoModel.from_pretrained(name, config=config, **model_args.implementations())

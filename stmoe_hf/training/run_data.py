@@ -87,7 +87,7 @@ def _open_cities(
 
     def check(grid: Grid, calendar: Calendar) -> None:
         if model_args.model_path is not None:
-            MobilityProcessor.for_data(grid, calendar).refuse_other_model(config)
+            config.for_data(grid, calendar)
         if data_args.cut_day is not None:
             refuse_cut_day(data_args.cut_day, calendar)
 

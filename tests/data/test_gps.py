@@ -1,7 +1,6 @@
 """From GPS points to records and back: cells, slots, grids, every source, and every refusal."""
 
 import datetime
-import itertools
 import json
 import math
 import zoneinfo
@@ -15,7 +14,7 @@ from stmoe_hf.__main__ import main
 from stmoe_hf.data.city import find_city, open_city
 from stmoe_hf.data.description import Description, describe
 from stmoe_hf.data.errors import DataError
-from stmoe_hf.data.geography import Place, geojson, locate
+from stmoe_hf.data.geography import Place, locate
 from stmoe_hf.data.gps import points_to_city
 from stmoe_hf.data.points import read_points
 from stmoe_hf.hub.publish import card
@@ -303,24 +302,9 @@ def test_a_geolife_folder(tmp_path):
         points_to_city(read_points(tmp_path), timezone="Asia/Shanghai")
 
 
-def test_predictions_become_geojson():
-    records = pd.DataFrame({"uid": [3], "d": [1], "t": [5], "x": [60], "y": [1], "probability": [0.25]})
+def test_a_record_that_lies_nowhere_is_refused():
+    records = pd.DataFrame({"uid": [3], "d": [1], "t": [5], "x": [60], "y": [1]})
     calendar = Calendar(num_slots=24)
-    point = geojson(records, KYOTO, GRID, calendar)["features"][0]
-    latitude, longitude = KYOTO.to_latlon(60, 1, GRID)
-    assert point["geometry"] == {
-        "type": "Point",
-        "coordinates": [round(float(longitude), 6), round(float(latitude), 6)],
-    }
-    assert point["properties"] == {
-        "uid": 3, "d": 1, "t": 5, "x": 60, "y": 1, "probability": 0.25, "time": "2026-02-02T05:00:00+09:00",
-    }  # fmt: skip
-    cell = geojson(records, KYOTO, GRID, calendar, outlines=True)["features"][0]["geometry"]
-    (ring,) = cell["coordinates"]
-    assert cell["type"] == "Polygon" and len(ring) == 5 and ring[0] == ring[-1]
-    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
-    assert area > 0  # counter-clockwise, as RFC 7946 wants it
-    json.dumps(geojson(records, KYOTO, GRID, calendar))
     with pytest.raises(DataError, match=r"outside the grid of 60 x 40 cells or are masked, first uid 3: x 999"):
         locate(records.assign(x=999), KYOTO, GRID, calendar)
     with pytest.raises(DataError, match="lack the columns d"):

@@ -40,7 +40,7 @@ def test_a_draw_keeps_to_a_day_of_the_past():
     _, _, history, inputs, _ = person()
     weights = history[0].exp().numpy()[:, :-SLOTS].astype(float)
     record_day, cells = inputs[0, :-SLOTS, 0].numpy(), inputs[0, :-SLOTS, 5].numpy()
-    draws = day_decoding._draw(weights, record_day, cells)
+    draws = day_decoding._draw(weights, record_day, cells, day_decoding.DRAWS, day_decoding.STRIDE)
     assert draws.shape == (day_decoding.DRAWS, SLOTS)
     whole = (draws == draws[:, :1]).all(1).mean()
     assert whole > 0.4  # cells drawn one by one would stay together in 0.6^6 + 0.4^6 = 5 % of the draws
@@ -119,7 +119,7 @@ def test_the_search_begins_with_the_best_cells_of_the_slots(monkeypatch):
     record_day, records = np.repeat(np.arange(days), n), random.integers(0, places, days * n)
     weights = np.ones((n, days * n))
     seed_compiled_code(1)
-    draws = day_decoding._draw(weights, record_day, records)
+    draws = day_decoding._draw(weights, record_day, records, day_decoding.DRAWS, day_decoding.STRIDE)
     # A day in the middle of everything is better than any day of this restless person.
     start = max((np.full(n, place) for place in range(places)), key=lambda day: mean_score(day, draws, steps, km))
     seed_compiled_code(1)

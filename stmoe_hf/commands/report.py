@@ -1,0 +1,36 @@
+"""`stmoe report runs/cityB --output report.html`"""
+
+import argparse
+from pathlib import Path
+
+from ..data.errors import DataError
+from ..report.page import MOST_PEOPLE, write_report
+from .options import add_data_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder of a run; or a file of predictions or of a forecast")
+    parser.add_argument("--output", required=True, help="HTML file to write; it opens without a network")
+    parser.add_argument("--truth", help="file of the true records, earlier days too (a run knows its own)")
+    add_data_path(parser, "folder with the city.json, or file, of the city of a forecast", "--data_dir", "--data")
+    parser.add_argument("--edition", help="humob2023, humob2024 or humob2025, where no city.json says the days")
+    parser.add_argument("--anonymous", action="store_true", help="numbers drawn anew in place of uids and names")
+    parser.add_argument("--most_people", type=int, default=MOST_PEOPLE, help="whose days can be picked")
+
+
+def run(args: argparse.Namespace) -> int:
+    if Path(args.source).is_dir() and (args.truth or args.data_path or args.edition):
+        raise DataError("a run knows its own data: leave --truth, --data_path and --edition out")
+    if args.most_people < 1:
+        raise DataError(f"--most_people is {args.most_people}; somebody must be shown")
+    try:
+        options = {"truth": args.truth, "data": args.data_path, "edition": args.edition}
+        path = write_report(
+            args.source, args.output, anonymous=args.anonymous, most_people=args.most_people, **options
+        )
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "plotly":
+            raise
+        raise DataError("a report needs plotly: pip install 'stmoe-hf[report]'") from None
+    print(f"the report is in {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    return 0
