@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check docs format clean
 
 .venv/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,13 @@ check: .venv/.installed ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/.docs ## the site, into build/site
+	$(BIN)/mkdocs build -q
+
+.venv/.docs: .venv/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
