@@ -55,7 +55,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
     if data.validation is None:
         args.keep_last_checkpoint()
     model = build_model(model_args, args, data)
-    model.config.trained_alone = getattr(model.config, "trained_alone", False) or data_args.alone_share > 0
+    if data_args.alone_share > 0:
+        model.config.trained_alone = True
     trainer = MobilityTrainer(
         model=model,
         args=args,
