@@ -113,13 +113,14 @@ def stream_text(path: Path, skip: int, block_bytes: int) -> Iterator[tuple[int, 
     """
     with open_bytes(path) as (stream, raw):
         line, before = skip + 1, 0
-        end = b"\n"
-        for number in range(skip):
-            first = stream.readline(LONGEST_LINE + 1)
-            if number == 0 and b"\r" in first[:-2]:
-                end = b"\r"  # lines that end in this alone
-                break
-        rest = b"" if end == b"\n" else first.split(end, skip)[skip]
+        first = stream.readline(LONGEST_LINE + 1)
+        end = b"\r" if _is_of_old_lines(first) else b"\n"
+        if end == b"\r":
+            rest = b"".join(first.split(end, skip)[skip:])
+        else:
+            for _ in range(skip - 1):
+                stream.readline(LONGEST_LINE + 1)
+            rest = b"" if skip else first
         while True:
             data = stream.read(block_bytes)
             cut = data.rfind(end) + 1 if data else len(rest)
@@ -137,6 +138,11 @@ def stream_text(path: Path, skip: int, block_bytes: int) -> Iterator[tuple[int, 
                 line += block.count(end)
             if not data:
                 return
+
+
+def _is_of_old_lines(first: bytes) -> bool:
+    """Whether lines end in a carriage return alone, by what stands before the first line feed."""
+    return b"\r" in first.rstrip(b"\r\n")
 
 
 def too_long(path: Path, line: int) -> DataError:
@@ -172,10 +178,13 @@ def read_header(path: Path, wanted: Any = ()) -> Header:
                 raise DataError(f"{path} is not a text file in UTF-8 but in UTF-16")
             if b"\0" in raw:
                 raise DataError(f"{path} is not a text file in UTF-8")
-            raw = raw.partition(b"\r")[0] or raw  # lines may end in \r alone
+            if number == 1 and _is_of_old_lines(raw):
+                lines = raw.split(b"\r")
+                number = 1 + next(i for i, other in enumerate(lines) if other)
+                raw = lines[number - 1]
             if len(raw) > LONGEST_LINE:
                 raise too_long(path, number)
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "replace").strip("\r\n")
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "replace").replace("\r", "").strip("\n")
             if line:
                 break
         if not raw:

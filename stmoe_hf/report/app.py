@@ -138,7 +138,7 @@ def summary(city: City, name: str) -> str:
     grid, calendar = city.grid, city.calendar
     first, last = int(city.first_days.min()), int(city.last_days.max())
     days = f"days {first} to {last}"
-    if city.place is not None:
+    if city.place is not None and not city.place.aligned:
         clock = city.place.clock(np.array([first, last]), np.array([0, 0]), calendar)
         days = f"{clock[0].date()} to {clock[1].date()}, clock of {city.place.timezone}"
     lines = [

@@ -89,7 +89,7 @@ def _axis(evidence: Evidence, middles: np.ndarray, name: str) -> list[float]:
 def day_label(evidence: Evidence, d: int) -> str:
     """Weekday and date, or the number of the day."""
     weekday = WEEKDAYS[int(evidence.calendar.weekday(d))]
-    if evidence.place is None:
+    if evidence.place is None or evidence.place.aligned:
         return f"day {d} ({weekday})"
     return f"{weekday} {evidence.place.clock([d], [0], evidence.calendar)[0].date().isoformat()}"
 

@@ -11,11 +11,12 @@ USERS = "users.csv"
 
 
 def with_names(table: pd.DataFrame, data: str | Path) -> pd.DataFrame:
-    """The table with a column `user` where the folder of the data has a users.csv (and the table no such column)."""
+    """The table with what the data's users.csv knows beside it, where there is one: names, first dates."""
     folder = Path(data) if Path(data).is_dir() else Path(data).parent
-    if "user" in table.columns or not (folder / USERS).is_file():
+    if not (folder / USERS).is_file():
         return table
-    return table.merge(pd.read_csv(folder / USERS, dtype={"user": str}), how="left", on="uid")
+    users = pd.read_csv(folder / USERS, dtype={"user": str})
+    return table.merge(users[["uid", *users.columns.difference(table.columns, sort=False)]], how="left", on="uid")
 
 
 def new_numbers(uids: np.ndarray) -> dict[int, int]:

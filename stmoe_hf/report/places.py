@@ -11,6 +11,7 @@ import pandas as pd
 from ..data.errors import DataError
 from ..model.records import KEY_COLUMNS, RECORD_COLUMNS, find_masked
 from ..model.spacetime import Calendar, Grid
+from ..model.tables import record_columns
 
 KEYS, COLUMNS = list(KEY_COLUMNS), list(RECORD_COLUMNS)
 TOLERANCE = 1e-4  # by which the probabilities of a slot may exceed 1, as they are rounded in files
@@ -64,7 +65,12 @@ def read_file(path: str | Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise DataError(f"{path} has the columns {','.join(map(str, table.columns))}; it lacks {','.join(missing)}")
-    return table
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first fields of longer rows for names of rows
+        raise DataError(f"{path}: its rows have more values than its header has names")
+    try:
+        return table.assign(**record_columns(table, missing_cells=True))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def read_places(path: str | Path, grid: Grid, calendar: Calendar) -> Places:

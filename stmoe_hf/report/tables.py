@@ -52,7 +52,7 @@ def flow_table(
 def _timed(table: pd.DataFrame, place: Place | None, calendar: Calendar) -> pd.DataFrame:
     """Rounded, and with the time at which the hour (or the day) begins, ISO with offset, where it is known."""
     table = table.round(dict.fromkeys(("people", "moves", "low", "high"), NUMBER_DIGITS))
-    if place is None or not len(table):
+    if place is None or place.aligned or not len(table):
         return table
     slot = table["hour"] * calendar.num_slots // 24 if "hour" in table else np.zeros(len(table), np.int64)
     times = [time.isoformat() for time in place.clock(table["d"], slot, calendar)]

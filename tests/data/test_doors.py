@@ -184,3 +184,15 @@ def test_a_submission_is_plainer_than_a_file_of_records(tmp_path, capsys):
     assert said["prepare"][0] == said["score"][0] == 0
     assert said["validate"][0] == 1
     assert "line 3: x is '200.0'; a submission has whole numbers without a point" in said["validate"][1]
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_in_any_way_and_blank_ones_may_come_first(tmp_path, end, blank):
+    path = tmp_path / "a.csv"
+    path.write_bytes((end * blank + end.join([HEADER, *ROWS])).encode())
+    assert read_table(path).to_numpy().tolist() == TABLE
+    path.write_bytes((end * blank + end.join([HEADER, *ROWS, "x,0,0,1,1"])).encode())
+    if end != "\r":
+        with pytest.raises(DataError, match=f"line {blank + 5}: uid is 'x'"):
+            read_table(path)
