@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plots,report,geo,app]'
 	touch $@
 
-demo: .venv/.installed ## a generated city A, then B: train, fine-tune, predict, score
+demo: .venv/.installed ## a generated city: zero-shot, fine-tuned, beside counting
 	$(BIN)/stmoe demo --output_dir demo
 
 test: .venv/.installed ## the fast tests, under five minutes on two cores

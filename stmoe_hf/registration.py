@@ -12,7 +12,10 @@ import importlib.machinery
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
+
+PRETRAINED = "pretrained"  # folder of the weights that come with the package
 
 
 def install() -> None:
@@ -54,7 +57,16 @@ def _register_pipeline() -> None:
 
     from .model.pipeline_stmoe_bert import TASK, MobilityPipeline
 
-    PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=MobilityPipeline, pt_model=AutoModel)  # type: ignore[arg-type]
+    default = (str(Path(__file__).parent / PRETRAINED), "main")  # the weights that come with the package
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK,
+        pipeline_class=MobilityPipeline,
+        pt_model=AutoModel,  # type: ignore[arg-type]
+        default={"model": default},
+    )
+    # What a saved pipeline repeats of this must not name a folder of this machine.
+    MobilityPipeline._registered_impl = {TASK: {"impl": MobilityPipeline, "pt": (AutoModel,)}}  # type: ignore[attr-defined]
+    MobilityPipeline.day_decoder = f"{__package__}.prediction.day_decoding:decode_days"
 
 
 def _configurations() -> tuple:

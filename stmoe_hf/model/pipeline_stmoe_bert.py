@@ -1,5 +1,6 @@
 """`pipeline("mobility-prediction", model=...)(records)`: a table with unknown cells in, a table of predictions out."""
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,11 @@ NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history'
 class MobilityPipeline(Pipeline):
     """Predicts the asked-for records of any number of people, with the probability of each cell.
 
-    The day decoder, which chooses a day's cells together, is not here: it needs the package `stmoe_hf`.
+    The day decoder, which chooses a day's cells together, needs the package `stmoe_hf`: importing it names the
+    function in `day_decoder`.
     """
+
+    day_decoder: str | None = None  # "module:function", imported when it is first asked for
 
     _load_processor = True
     _load_image_processor = False
@@ -56,7 +60,7 @@ class MobilityPipeline(Pipeline):
                 rows, a dict of columns, a list of tables. x and y are 999 or missing where they are asked for. All
                 other records of a person are the history.
             top_k: so many cells for each asked-for record: the decoder's, then the most probable of the others.
-            decoder: mode, geobleu, dtw or balanced; chooses the cell of rank 1.
+            decoder: mode, geobleu, dtw, balanced, or day (with the package); chooses the cell of rank 1.
             distance_weight: of the balanced decoder, per kilometre.
             batch_size: people at a time.
             city: which city of `model.config.cities` the records are of, for a model that was trained on several; by
@@ -73,13 +77,10 @@ class MobilityPipeline(Pipeline):
             ValueError: missing columns, a value that is no whole number, a missing uid, an unknown decoder or city, or
                 nothing that is asked for.
         """
+        if decoder not in (*SLOT_DECODERS, "day"):
+            raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}, day")
         if decoder == "day":
-            raise ValueError(
-                f"the day decoder chooses a whole day at once, without probabilities of its cells; a pipeline has"
-                f" {', '.join(SLOT_DECODERS)}. With the package: stmoe predict --decoder day"
-            )
-        if decoder not in SLOT_DECODERS:
-            raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}")
+            self._find_day_decoder()
         if top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k ({top_k}) and batch_size ({batch_size}) must be at least 1")
         cities = list(getattr(self.model.config, "cities", None) or [])
@@ -94,7 +95,8 @@ class MobilityPipeline(Pipeline):
                 inputs["city"] = torch.full((len(asked),), cities.index(city))
             with torch.no_grad(), self.device_placement():
                 output = self._forward(self._ensure_tensor_on_device(inputs, self.device))
-            parts.append(self.postprocess({"asked": asked, "output": output}, top_k, decoder, distance_weight))
+            outputs = {"asked": asked, "output": output, "inputs": inputs["inputs"]}
+            parts.append(self.postprocess(outputs, top_k, decoder, distance_weight))
         table = pd.concat(parts, ignore_index=True)
         return table.sort_values(["uid", "d", "t", "rank"], ignore_index=True)
 
@@ -148,7 +150,10 @@ class MobilityPipeline(Pipeline):
             nothing_known = torch.isneginf(outputs["output"].history).all(-1).all(-1).cpu()
             candidates[nothing_known] = -1
             candidates[nothing_known, 0] = self.processor.grid.centre
-        values = expected_values(probabilities, candidates, self.processor.grid, decoder, distance_weight)
+        if decoder == "day":
+            values = self._of_planned_days(outputs, probabilities, candidates)
+        else:
+            values = expected_values(probabilities, candidates, self.processor.grid, decoder, distance_weight)
         # The decoder's cell, then the most probable of the others.
         order = probabilities.masked_fill(torch.isneginf(values), -1.0)
         order = order.scatter(-1, values.argmax(-1, keepdim=True), torch.inf)
@@ -165,6 +170,25 @@ class MobilityPipeline(Pipeline):
             table["probability"] = probabilities[row, :count].gather(1, chosen).numpy().ravel()
             tables.append(table[is_cell[row, :count].numpy().ravel()])
         return pd.concat(tables)
+
+    def _find_day_decoder(self) -> Any:
+        """The function that plans days; ValueError where the package or a history is missing."""
+        if not getattr(self.model.config, "history_head", False):
+            raise ValueError("the day decoder needs a network with a history head; choose another decoder")
+        if self.day_decoder is None:
+            raise ValueError("the day decoder is in the package: import stmoe_hf, or choose another decoder")
+        module, _, function = self.day_decoder.partition(":")
+        return getattr(importlib.import_module(module), function)
+
+    def _of_planned_days(self, outputs: dict[str, Any], probabilities: Any, candidates: Any) -> torch.Tensor:
+        """[B, Q, K] 1 at the candidate that is planned for each record, 0 at the others, -inf at what is none."""
+        counts = torch.tensor([len(asked) for asked in outputs["asked"]])
+        exists = torch.arange(probabilities.shape[1]) < counts[:, None]
+        history, inputs = outputs["output"].history.cpu(), outputs["inputs"].cpu()
+        decode = self._find_day_decoder()
+        planned = decode(probabilities, candidates, history, inputs, exists, self.processor.grid)
+        values = (candidates[:, None, :] == planned[..., None]).float()
+        return values.masked_fill((candidates < 0)[:, None, :], -torch.inf)
 
 
 __all__ = ["TASK", "MobilityPipeline"]

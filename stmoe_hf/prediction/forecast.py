@@ -176,6 +176,9 @@ class Forecaster:
             windows.append({"inputs": self.processor.features(*(column[order] for column in columns))})
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self.processor.pad(windows).items()}
+        # No weight depends on the length, and batches are cut to what memory holds: a long history is no mistake.
+        config: Any = self.model.config
+        config.max_seq_length = max(config.max_seq_length, batch["inputs"].shape[1])
         output = self.model(**batch, asked_alone=True, num_candidates=max(NUM_CANDIDATES, self.settings.top_k))
         refuse_broken(output.logits, [int(self.city.uids[question.row]) for question in questions])
         counts = torch.tensor([len(self._all_asked(question)[0]) for question in questions])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +15,21 @@ from .arguments import ALIASES, ARGUMENTS, DataArguments, ModelArguments, RunArg
 from .config_files import config_file
 from .help import training_help
 
+logger = logging.getLogger(__name__)
+DEFAULT_CONFIG = "history"
 KNOWN = {f.name for kind in ARGUMENTS for f in dataclasses.fields(kind) if f.init}
 USAGE = "stmoe train --city CITY --data_dir DIR [--config NAME] [any argument that --help or --help_all lists]"
 
 
 def parse_arguments(
-    argv: list[str], values: Mapping[str, Any] | None = None
+    argv: list[str], values: Mapping[str, Any] | None = None, default_config: str | None = None
 ) -> tuple[ModelArguments, DataArguments, RunArguments]:
     """The arguments of a run from a command line, with the values of `--config` (YAML) as defaults.
 
     Args:
         argv: the command line.
         values: arguments by name, which win over the file, too; None leaves one unset.
+        default_config: taken where no --config is given, for a new network of ours.
 
     Raises:
         ValueError: no city, an unknown key or a wrong value in the file, or an unusable combination.
@@ -34,6 +38,9 @@ def parse_arguments(
     parser = HfArgumentParser(ARGUMENTS, usage=USAGE, add_help=False)  # type: ignore[arg-type]
     _answer_questions(argv)
     file, rest = _take_config(argv)
+    if file is None and default_config is not None and not _names_a_network(rest, values or {}):
+        logger.info("no --config is given: %s is taken", default_config)
+        file = default_config
     tokens = _yaml_tokens(parser, config_file(file)) if file else []
     tokens += _value_tokens(parser, values or {}, "train")
     model, data, run, *_, unknown = parser.parse_args_into_dataclasses(tokens + rest, return_remaining_strings=True)
@@ -71,6 +78,13 @@ def _take_config(argv: list[str]) -> tuple[str | None, list[str]]:
         else:
             rest.append(token)
     return file, rest
+
+
+def _names_a_network(argv: list[str], values: Mapping[str, Any]) -> bool:
+    """Whether a command line or arguments say by themselves which network is trained."""
+    words = {word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
+    words |= {name for name, value in values.items() if value is not None}
+    return bool({"model", "model_path", "model_name"} & words)
 
 
 def _near(name: str) -> str:

@@ -17,7 +17,7 @@ from transformers import set_seed
 from ..evaluation.evaluate import predicted_records
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .build import build_model, find_config
-from .command_line import parse_arguments
+from .command_line import DEFAULT_CONFIG, parse_arguments
 from .progress import shown
 from .refusals import refuse_what_is_missing
 from .run_data import RunData, open_run_data
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        run(*parse_arguments(sys.argv[1:] if argv is None else argv))
+        run(*parse_arguments(sys.argv[1:] if argv is None else argv, default_config=DEFAULT_CONFIG))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

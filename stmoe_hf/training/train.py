@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .command_line import parse_arguments
+from .command_line import DEFAULT_CONFIG, parse_arguments
 from .run import run
 
 
@@ -20,7 +20,8 @@ def train(
 
     Args:
         city, data_dir: name of the city and folder of its files; or `data_path`, a file.
-        config: YAML file, or the name of one that comes with the package (`history`, `demo`, ...).
+        config: YAML file, or the name of one that comes with the package (`history`, `demo`, ...); by default
+            `history` for a new network.
         arguments: any other of `stmoe train --help_all`, by its name; they win over the file.
 
     Returns:
@@ -30,4 +31,5 @@ def train(
         ValueError, OSError: with what is wrong, where, and what to do.
     """
     argv = [] if config is None else ["--config", str(config)]
-    return run(*parse_arguments(argv, {"city": city, "data_dir": data_dir, **arguments}))
+    values = {"city": city, "data_dir": data_dir, **arguments}
+    return run(*parse_arguments(argv, values, DEFAULT_CONFIG))

@@ -14,6 +14,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
+import stmoe_hf
 from stmoe_hf.hub.publish import HubError, _command, _on_the_hub, export, push
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
@@ -144,10 +145,30 @@ def test_the_pipeline_refuses_what_it_cannot_do(exported, records):
         predict(records.drop(columns="t"))
     with pytest.raises(ValueError, match="a pipeline has mode, geobleu"):
         predict(records, decoder="best")
-    with pytest.raises(ValueError, match=r"the day decoder .* stmoe predict --decoder day"):
+    predict.day_decoder = None  # as where the package is not imported
+    with pytest.raises(ValueError, match="the day decoder is in the package: import stmoe_hf"):
         predict(records, decoder="day")
     with pytest.raises(ValueError, match="city is 'Z'; the cities of this model are humob2024-B"):
         predict(records, city="Z")
+
+
+def test_the_pipeline_plans_the_days_that_the_command_plans(finished, records, tmp_path):
+    planned = pipeline("mobility-prediction", model=str(finished))(records, decoder="day", top_k=2)
+    records.to_csv(tmp_path / "city.csv", index=False)
+    source = {"data_path": tmp_path / "city.csv", "cache_dir": tmp_path / "cache"}
+    told = stmoe_hf.predict(finished, **source, decoder="day", device="cpu")
+    first = planned[planned["rank"] == 1].reset_index(drop=True)
+    assert (first[["uid", "d", "t", "x", "y"]].to_numpy() == told.to_numpy()).all()
+    assert planned["rank"].max() == 2
+
+
+def test_a_pipeline_without_a_name_takes_the_weights_of_the_package(records, tmp_path):
+    predict = pipeline("mobility-prediction")
+    assert predict.model.config.trained_alone
+    table = predict(records, decoder="mode")
+    assert table["probability"].between(0, 1).all()
+    predict.save_pretrained(tmp_path)
+    assert str(Path(stmoe_hf.__file__).parent) not in (tmp_path / "config.json").read_text()
 
 
 def test_one_person_is_predicted_from_a_list(exported, records):

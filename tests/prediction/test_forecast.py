@@ -39,7 +39,7 @@ def points() -> pd.DataFrame:
     for user, home in (("anna", 13.40), ("007", 13.45)):
         time = pd.date_range("2026-03-14 06:00", "2026-03-27 21:30", freq="30min", tz="Europe/Berlin")
         time = time[(time.hour >= 6) & (random.random(len(time)) < 0.6)]
-        work = (time.hour >= 9) & (time.hour < 17) & (time.weekday < 5)
+        work = (time.hour >= 9) & (time.hour < 17) & (time.day_of_week < 5)
         longitude = np.where(work, 13.38, home) + random.normal(0, 0.001, len(time))
         parts.append(pd.DataFrame({"user": user, "lat": 52.52, "lng": longitude, "datetime": time}))
     return pd.concat(parts, ignore_index=True)
@@ -205,3 +205,9 @@ def test_a_table_is_written_whole_or_not_at_all(records, tmp_path):
             write(records)
             raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+def test_a_history_longer_than_any_that_was_trained_on_is_taken_whole(records, tmp_path):
+    portable_model(max_seq_length=50).save_pretrained(tmp_path)
+    told = forecast(records[records["uid"] == 1], days=1, model=str(tmp_path))
+    assert len(told) == 48
