@@ -2,10 +2,11 @@
 
     python benchmarks/zero_shot.py --data_dir HUMOB --models stmoe_hf/pretrained RUN_OF_SEED_2 RUN_OF_SEED_3
 
-HUMOB holds the files of B and D with all 75 days. Days 60-74 of everybody are predicted in three ways: `challenge`, told
-when each person will be observed; `forecast`, asked alone for the observed slots; and `all slots`, asked for all 720
-slots of the horizon and scored on the observed ones. The last two give the same probabilities, which is checked. Prints
-means over the models (their spread in brackets) and, of the first model, 95 % intervals over people.
+HUMOB holds the files of B and D with all 75 days. Days 60-74 of everybody are predicted in three ways: `challenge`,
+told when each person will be observed; `forecast`, asked alone for the observed slots; and `all slots`, asked for all
+720 slots of the horizon and scored on the observed ones. The last two have the same probabilities (a test holds that to
+1e-5), so their mode is the same; the day decoder plans the observed slots of a day in one, whole days in the other.
+Prints means over the models with their spread and, of the first model, 95 % intervals over people.
 """
 
 import argparse
@@ -37,15 +38,14 @@ def main() -> None:
     parser.add_argument("--cut_day", type=int, default=60, help="first day that is predicted (default 60)")
     args = parser.parse_args()
     print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; days from {args.cut_day} on"
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; from day {args.cut_day}"
     )
     for name in args.cities:
         city = stmoe_hf.open_city(name, args.data_dir)
         processor = MobilityProcessor.for_data(city.grid, city.calendar)
         windows = PredictionWindows(city, np.arange(len(city)), args.cut_day, WindowShape(15), processor)
-        print(
-            f"\nCity {name}, {len(windows)} people, {len(args.models)} models: {', '.join(Path(m).name for m in args.models)}\n"
-        )
+        models = ", ".join(Path(model).name for model in args.models)
+        print(f"\nCity {name}, {len(windows)} people, {len(args.models)} models: {models}\n")
         print(
             "| | nll | GEO-BLEU, DTW humob2024 | GEO-BLEU, DTW humob2025 | accuracy |\n| --- | --- | --- | --- | --- |"
         )
@@ -79,7 +79,7 @@ def of_observed_slots(model, windows: PredictionWindows, decoder: str, alone: bo
 
 
 def of_all_slots(model, windows: PredictionWindows, decoder: str) -> tuple[np.ndarray, float]:
-    """The same from forecasts of whole days; the negative log-likelihood is that of `forecast`, and not computed anew."""
+    """The same from forecasts of whole days; its negative log-likelihood is that of `forecast`."""
     city = windows.city
     forecaster = Forecaster(model, city, city.calendar, ForecastSettings(decoder=decoder), until=windows.cut_days)
     asked = [windows.asked_for(window) for window in range(len(windows))]
