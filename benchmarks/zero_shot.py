@@ -4,7 +4,7 @@
 
 HUMOB holds the files of B and D with all 75 days. Days 60-74 of everybody are predicted in three ways: `challenge`,
 told when each person will be observed; `forecast`, asked alone for the observed slots; and `all slots`, asked for all
-720 slots of the horizon and scored on the observed ones. The last two have the same probabilities (a test holds that to
+720 slots of the horizon and scored on the observed ones. The last two have the same probabilities (tests hold them to
 1e-5), so their mode is the same; the day decoder plans the observed slots of a day in one, whole days in the other.
 Prints means over the models with their spread and, of the first model, 95 % intervals over people.
 """

@@ -22,31 +22,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
 from torch import Tensor
 
-from ..model.decoding import PROXIMITY_BETA, expected_values
+from ..model.decoding import expected_values
 from ..model.spacetime import Grid
+from .day_scores import FARTHEST, LENGTHS_A_CELL, STEPS_A_CELL
+from .day_search import decode_day
 
-DRAWS = 96
-STRIDE = 19  # has no divisor in common with DRAWS
+DRAWS = 96  # a multiple of RACE
 THEME_GAIN = 300.0
 THEME_POWER = 2.0
 OPEN_DTW_COST, STRICT_DTW_COST = 0.008, 0.004  # per kilometre
 POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search starts from
-SWEEPS = 2
+STARTS = 48  # draws that the search may begin with, the worthiest by the slots alone
 BEST_CELLS = 4  # of each slot, tried in a sweep
-RACE = 8  # draws after which a change may be given up
-RACE_ODDS = 0.5  # squared, in units of the sum of squares
-
-_STEPS_A_CELL = 8
-_FARTHEST = 10 * _STEPS_A_CELL
-_UNMATCHED = 0.002
 _MOST_RECORDS_A_DAY = 256
+_NO_CELL = -100
 
 
 def decode_days(
@@ -59,7 +55,7 @@ def decode_days(
     Args:
         probabilities, candidates: [B, Q, K] and [B, K], as in `decoding.decode`.
         history: [B, Q, T] log-weights of the records of the history, -inf elsewhere.
-        inputs: [B, T, 6] of the network; the first column is the day, the last the cell.
+        inputs: [B, T, 6] of the network, in order of time; the first column is the day, the last the cell.
         exists: [B, Q], which asked-for records there are.
         grid: where the cells lie.
 
@@ -68,57 +64,51 @@ def decode_days(
     """
     values = expected_values(probabilities, candidates, grid, "balanced", POINTWISE_DISTANCE_WEIGHT)
     chosen = candidates.gather(1, values.argmax(-1))
-    jobs: list[tuple[int, tuple[Any, ...]]] = []
-    for row, (weights, day, cell, asked_day) in enumerate(_people(history, inputs, exists, grid)):
-        if len(day):
-            worth = values[row, : len(asked_day)].float().cpu().numpy()
-            jobs.append((row, (weights, day, cell, asked_day, worth, candidates[row].cpu().numpy(), grid)))
-    for (row, _), cells in zip(jobs, _pool().map(lambda job: _decode_user(*job[1]), jobs), strict=True):
-        chosen[row, : len(cells)] = chosen.new_tensor(cells)
+    people = [person for person in _people(history, inputs, exists, grid) if len(person.record_day)]
+
+    def decode(person: _Person) -> np.ndarray:
+        worth = values[person.row, : len(person.asked_day)].float().cpu().numpy()
+        return _decode_person(person, worth, candidates[person.row].cpu().numpy(), grid)
+
+    for person, cells in zip(people, _pool().map(decode, people), strict=True):
+        chosen[person.row, : len(cells)] = chosen.new_tensor(cells)
     return chosen
 
 
-def draw_days(history: Tensor, inputs: Tensor, exists: Tensor, grid: Grid, samples: int) -> np.ndarray:
-    """Days drawn from the network's distribution over the records of the history, tied together by a theme.
+def draw_days(
+    probabilities: Tensor,
+    candidates: Tensor,
+    history: Tensor,
+    inputs: Tensor,
+    exists: Tensor,
+    grid: Grid,
+    samples: int = DRAWS,
+) -> Tensor:
+    """Joint samples of the asked-for records: `samples` (S) trajectories of each day.
+
+    The records of one day in one sample belong together; sample s of one day and sample s of another are drawn
+    independently. `DRAWS` samples are those that `decode_days` decides by. The samples of a day are stratified by its
+    themes, so all of them together stand for the distribution, and a few of them do not.
 
     Args:
-        history, inputs, exists, grid: as of `decode_days`.
-        samples: how many of each day.
+        probabilities, candidates, history, inputs, exists, grid: as in `decode_days`.
+        samples: how many.
 
     Returns:
-        [B, S, Q] cells; the centre of the grid where a row has no history, `mask_id` where it asks for fewer records.
+        Cells [B, S, Q], -100 where there is no asked-for record; where a row has no history, each record is drawn by
+        itself, from the probabilities of the candidates.
     """
-    drawn = np.full((len(inputs), samples, exists.shape[1]), grid.mask_id)
-    for row, (weights, record_day, record_cell, asked_day) in enumerate(_people(history, inputs, exists, grid)):
-        drawn[row, :, : len(asked_day)] = grid.centre
-        for day in np.unique(asked_day) if len(record_day) else ():
-            slots = np.flatnonzero(asked_day == day)
-            seed = _seed(day, record_day)
-            drawn[row][:, slots] = _seeded_draw(
-                weights[slots], record_day, record_cell, samples, _stride(samples), seed
-            )
+    drawn = candidates.new_full((len(inputs), samples, exists.shape[1]), _NO_CELL)
+    for person in _people(history, inputs, exists, grid):
+        if not len(person.record_day):
+            known = (candidates[person.row] >= 0).cpu().numpy()
+            cells = candidates[person.row].cpu().numpy()[known]
+            weights = probabilities[person.row, : len(person.asked_day)].float().cpu().numpy()[:, known]
+            person = _Person(person.row, weights, np.zeros(len(cells), np.int64), cells, person.asked_day)
+        for _, slots in person.days():
+            cells = person.record_cell[person.draw(slots, samples)]
+            drawn[person.row][:, slots] = drawn.new_tensor(cells)
     return drawn
-
-
-def _people(history: Tensor, inputs: Tensor, exists: Tensor, grid: Grid) -> Iterator[tuple[np.ndarray, ...]]:
-    """Of each row: weights [Q, T] of the records of its history, their days and cells [T], and the asked days [Q]."""
-    asked = inputs[..., -1] == grid.mask_id
-    for row in range(len(inputs)):
-        count = int(exists[row].sum())
-        weights = history[row, :count].exp().cpu().numpy().astype(np.float64)
-        records = np.flatnonzero(weights.sum(0) > 0)
-        day, cell = (inputs[row, :, column].cpu().numpy() for column in (0, -1))
-        yield weights[:, records], day[records], cell[records], day[asked[row].cpu().numpy()][:count]
-
-
-def _seed(day: Any, record_day: np.ndarray) -> int:
-    """Of the draws of a day: it depends on the person's records and the day alone."""
-    return (int(day) * 7919 + len(record_day)) % 2**32
-
-
-def _stride(samples: int) -> int:
-    """A step about a fifth of the way that has no divisor in common with the number of draws."""
-    return next(step for step in range(max(1, samples // 5), 2 * samples + 2) if math.gcd(step, samples) == 1)
 
 
 @cache
@@ -126,198 +116,124 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="decode_days")
 
 
-def _decode_user(weights, record_day, record_cell, asked_day, values, candidates, grid: Grid) -> np.ndarray:
-    """Cells [Q] of one user."""
+@dataclass(frozen=True)
+class _Person:
+    """What the draws of a person depend on.
+
+    weights [Q, R] of the records of the history, in order of time, their record_day [R] and record_cell [R]; and
+    asked_day [Q].
+    """
+
+    row: int
+    weights: np.ndarray
+    record_day: np.ndarray
+    record_cell: np.ndarray
+    asked_day: np.ndarray
+
+    def days(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The asked-for days, and which records are of each."""
+        for day in np.unique(self.asked_day):
+            yield int(day), np.flatnonzero(self.asked_day == day)
+
+    def draw(self, slots: np.ndarray, samples: int) -> np.ndarray:
+        """Records [samples, n] of the history that stand for n asked-for records of one day."""
+        seed = (int(self.asked_day[slots[0]]) * 7919 + len(self.record_day)) % 2**32
+        return _draw(np.ascontiguousarray(self.weights[slots]), self.record_day, samples, _stride(samples), seed)
+
+
+def _people(history: Tensor, inputs: Tensor, exists: Tensor, grid: Grid) -> Iterator[_Person]:
+    """The rows of a batch that are asked for something; who has no history has no records."""
+    asked = inputs[..., -1] == grid.mask_id
+    for row in range(len(inputs)):
+        count = int(exists[row].sum())
+        weights = history[row, :count].exp().cpu().numpy()
+        records = np.flatnonzero(weights.sum(0) > 0)
+        day, cell = (inputs[row, :, column].cpu().numpy() for column in (0, -1))
+        asked_day = day[asked[row].cpu().numpy()][:count]
+        if count:
+            yield _Person(row, weights[:, records], day[records], cell[records], asked_day)
+
+
+def _decode_person(person: _Person, values: np.ndarray, candidates: np.ndarray, grid: Grid) -> np.ndarray:
+    """Cells [Q] of one person; values [Q, K] of the candidates [K]."""
     known = candidates >= 0
     candidates, values = candidates[known], values[:, known]
     order = np.argsort(candidates)
-    record_index = order[np.searchsorted(candidates, record_cell, sorter=order)]
+    record_index = order[np.searchsorted(candidates, person.record_cell, sorter=order)].astype(np.uint64)
     x, y = grid.xy(candidates)
     distance = np.hypot(x[:, None] - x[None, :], y[:, None] - y[None, :])
-    steps = np.minimum(np.rint(distance * _STEPS_A_CELL), _FARTHEST).astype(np.int64)
-    top = np.argsort(-values, axis=1, kind="stable")[:, :BEST_CELLS]
-    cells = np.empty(len(asked_day), np.int64)
-    for day in np.unique(asked_day):
-        slots = np.flatnonzero(asked_day == day)
-        for part in np.array_split(slots, -(-len(slots) // _MOST_RECORDS_A_DAY)):
-            best = _decode_day(
-                weights[part],
-                record_day,
-                record_index,
-                top[part],
-                steps,
-                distance * grid.cell_km,
-                _seed(day, record_day),
-            )
-            cells[part] = candidates[best]
+    steps = np.minimum(np.rint(distance * STEPS_A_CELL), FARTHEST).astype(np.uint8)
+    lengths = np.rint(distance * LENGTHS_A_CELL).astype(np.int32)
+    costs = np.array([OPEN_DTW_COST, STRICT_DTW_COST]) * (grid.cell_km / LENGTHS_A_CELL)
+    top = np.argsort(-values, axis=1, kind="stable")[:, :BEST_CELLS].astype(np.uint64)
+    cells = np.empty(len(person.asked_day), np.int64)
+    for _, slots in person.days():
+        draws, best_cells = record_index[person.draw(slots, DRAWS)], top[slots]
+        for part in np.array_split(np.arange(len(slots)), -(-len(slots) // _MOST_RECORDS_A_DAY)):
+            drawn = draws[:, part].copy()
+            worth = values[slots[part], drawn].sum(1)
+            # In the order of the draws: with the worthiest first, fewer are given a fair chance, and DTW is worse.
+            starts = drawn[np.sort(np.argsort(-worth, kind="stable")[:STARTS])]
+            best = decode_day(drawn, starts, best_cells[part], steps, lengths, costs)
+            cells[slots[part]] = candidates[best]
     return cells
 
 
-# A pair of n-grams as one number: row * 256 + column, so a day has at most 256 records.
-_SHIFT = 8
-_MASK = (1 << _SHIFT) - 1
-_PROXIMITY = np.exp(-PROXIMITY_BETA * np.arange(_FARTHEST) / _STEPS_A_CELL)
+def _stride(samples: int) -> int:
+    """About a fifth of the samples, without a divisor in common with them."""
+    return next(stride for stride in range(max(samples // 5, 1), samples + 2) if math.gcd(stride, samples) == 1)
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _decode_day(weights, record_day, record_index, top, steps, km, seed):
-    """Indices [n] of the candidates of the best trajectory of one day."""
+@numba.njit(nogil=True, cache=True)
+def _draw(weights, record_day, samples, stride, seed):
+    """Drawn days [samples, n], as indices of records: `_Person.draw`."""
     np.random.seed(seed)
-    draws = _draw(weights, record_day, record_index, DRAWS, STRIDE)
-    n = len(top)
-    scratch = _scratch(n)
-    best = top[:, 0].copy()
-    scores, trial = np.empty(len(draws)), np.full(len(draws), -np.inf)
-    _is_better(best, draws, steps, km, scratch, trial, scores)  # fills `scores`: anything is better than -inf
-    for draw in range(len(draws)):
-        if _is_better(draws[draw], draws, steps, km, scratch, scores, trial):
-            scores, trial = trial, scores
-            best[:] = draws[draw]
-    for _ in range(SWEEPS):
-        improved = False
-        for i in range(n):
-            for k in range(top.shape[1] + 2):
-                if k < top.shape[1]:
-                    cell = top[i, k]
-                elif k == top.shape[1]:
-                    cell = best[max(i - 1, 0)]
-                else:
-                    cell = best[min(i + 1, n - 1)]
-                before = best[i]
-                if cell == before:
-                    continue
-                best[i] = cell
-                if _is_better(best, draws, steps, km, scratch, scores, trial):
-                    scores, trial = trial, scores
-                    improved = True
-                else:
-                    best[i] = before
-        if not improved:
-            break
-    return best
-
-
-@numba.njit(nogil=True, cache=True)
-def _scratch(n):
-    """Memory that the scores of days of n records work in."""
-    return (
-        np.empty((n, n), np.int64),
-        np.empty(n * n, np.int64),
-        np.empty(n * n, np.int64),
-        np.empty(_FARTHEST + 1, np.int64),
-        np.empty((2, n), np.bool_),
-        np.empty((2, n + 1)),
-    )
-
-
-@numba.njit(nogil=True, cache=True)
-def _seeded_draw(weights, record_day, record_index, count, stride, seed):
-    np.random.seed(seed)
-    return _draw(weights, record_day, record_index, count, stride)
-
-
-@numba.njit(nogil=True, cache=True)
-def _draw(weights, record_day, record_index, count, stride):
-    """Drawn days [count, n], as the `record_index` of the drawn records."""
     n, records = weights.shape
-    first = record_day.min()
-    prior = np.zeros(record_day.max() - first + 1)
+    days = record_day[-1] - record_day[0] + 1
+    until = np.zeros(days, np.int64)  # of the records of each day, the end
+    sums, prior = np.zeros((n, records + 1)), np.zeros(days)
+    for record in range(records):
+        until[record_day[record] - record_day[0]] = record + 1
     for i in range(n):
         for record in range(records):
-            prior[record_day[record] - first] += weights[i, record]
-    prior = np.cumsum(prior**THEME_POWER)
-    draws = np.empty((count, n), np.int64)
-    total = np.empty(records)
-    for draw in range(count):
+            sums[i, record + 1] = sums[i, record] + weights[i, record]
+            prior[record_day[record] - record_day[0]] += weights[i, record]
+    total = 0.0
+    for theme in range(days):
+        until[theme] = max(until[theme], until[theme - 1] if theme else 0)
+        total += prior[theme] ** THEME_POWER
+        prior[theme] = total
+    draws = np.empty((samples, n), np.int64)
+    for draw in range(samples):
         # Stratified: the draws cover the themes as evenly as their number allows.
-        stratum = draw * stride % count  # neighbours in the order of the draws are far apart in time
-        theme = np.searchsorted(prior, (stratum + np.random.random()) / count * prior[-1])
-        theme = min(theme, len(prior) - 1) + first
+        stratum = draw * stride % samples  # neighbours in the order of the draws are far apart in time
+        theme = _first_from(prior, (stratum + np.random.random()) / samples * total)
+        begin, end = until[theme - 1] if theme else 0, until[theme]
         for i in range(n):
-            mass = 0.0
-            for record in range(records):
-                mass += weights[i, record] * (1.0 + THEME_GAIN if record_day[record] == theme else 1.0)
-                total[record] = mass
-            drawn = np.searchsorted(total, np.random.random() * mass)
-            draws[draw, i] = record_index[min(drawn, records - 1)]
+            draws[draw, i] = _draw_record(sums[i], begin, end)
     return draws
 
 
 @numba.njit(nogil=True, cache=True)
-def _is_better(trajectory, draws, steps, km, scratch, scores, trial):
-    """Whether a trajectory's mean score is above that of `scores`; its own scores are written to `trial`.
-
-    A race: it ends as soon as the trajectory lies behind by more than chance would explain.
-    """
-    ahead, spread = 0.0, 0.0
-    for draw in range(len(draws)):
-        score = _geobleu(trajectory, draws[draw], steps, scratch) - _dtw_cost(trajectory, draws[draw], km, scratch[5])
-        trial[draw] = score
-        ahead += score - scores[draw]
-        spread += (score - scores[draw]) ** 2
-        if draw % RACE == RACE - 1 and ahead < 0.0 and ahead * ahead > RACE_ODDS * spread:
-            return False
-    return ahead > 1e-12
+def _draw_record(sums, begin, end):
+    """A record by its weight, of which `sums` [R + 1] are cumulative; those from begin to end weigh more."""
+    more = THEME_GAIN * (sums[end] - sums[begin])
+    point = np.random.random() * (sums[-1] + more)
+    if point > sums[end] + more:
+        point -= more
+    elif point > sums[begin]:
+        point = sums[begin] + (point - sums[begin]) / (1.0 + THEME_GAIN)
+    return _first_from(sums[1:], point)
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _geobleu(a, b, steps, scratch):
-    """Mean of GEO-BLEU with orders to 3 and to 5; the approximation is in the module's text."""
-    key, pair, pair_key, start, used, _ = scratch
-    n = len(a)
-    highest = min(5, n)
-    log_sum, to_three = 0.0, 0.0
-    key[:] = 0
-    for size in range(1, highest + 1):
-        grams = n - size + 1
-        # Sort the pairs by distance with a counting sort; ties keep their order, as in the exact metric.
-        start[:] = 0
-        for i in range(grams):
-            for j in range(grams):
-                k = key[i, j] + steps[a[i + size - 1], b[j + size - 1]]
-                key[i, j] = k
-                if k < _FARTHEST:
-                    start[k + 1] += 1
-        for k in range(_FARTHEST):
-            start[k + 1] += start[k]
-        pairs = start[_FARTHEST]
-        for i in range(grams):
-            for j in range(grams):
-                k = key[i, j]
-                if k < _FARTHEST:
-                    pair[start[k]] = (i << _SHIFT) | j
-                    pair_key[start[k]] = k
-                    start[k] += 1
-        used[:] = False
-        matched, total = 0, 0.0
-        for p in range(pairs):
-            i, j = pair[p] >> _SHIFT, pair[p] & _MASK
-            if not used[0, i] and not used[1, j]:
-                used[0, i] = used[1, j] = True
-                total += _PROXIMITY[pair_key[p]]
-                matched += 1
-                if matched == grams:
-                    break
-        log_sum += math.log((total + (grams - matched) * _UNMATCHED) / grams)
-        if size == min(3, highest):
-            to_three = math.exp(log_sum / size)
-    return 0.5 * (to_three + math.exp(log_sum / highest))
-
-
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _dtw_cost(a, b, km, cost):
-    """What DTW costs, with an open and with a strict start."""
-    n = len(a)
-    cost[0] = 0.0
-    cost[1] = 1e18
-    cost[1, 0] = 0.0
-    for i in range(n):
-        diagonal_open, diagonal = cost[0, 0], cost[1, 0]
-        cost[0, 0] = cost[1, 0] = 1e18
-        for j in range(n):
-            step = km[a[i], b[j]]
-            above_open, above = cost[0, j + 1], cost[1, j + 1]
-            cost[0, j + 1] = step + min(above_open, min(cost[0, j], diagonal_open))
-            cost[1, j + 1] = step + min(above, min(cost[1, j], diagonal))
-            diagonal_open, diagonal = above_open, above
-    return OPEN_DTW_COST * cost[0, n] + STRICT_DTW_COST * cost[1, n]
+@numba.njit(nogil=True, cache=True)
+def _first_from(sums, point):
+    """The first place of increasing sums that is not below a point, or the last place."""
+    low, high = 0, len(sums) - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if sums[middle] < point:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -214,7 +214,8 @@ class Forecaster:
     def _sample(self, questions: Sequence[Asked], output: Any, inputs: Tensor, exists: Tensor) -> list[Answer]:
         """Drawn days in place of chosen cells."""
         grid, count = self.city.grid, self.settings.samples
-        drawn = draw_days(output.history, inputs, exists, grid, count)  # [B, S, Q]
+        how = (output.logits.exp(), output.candidates, output.history, inputs, exists, grid)
+        drawn = draw_days(*how, samples=count).cpu().numpy()  # [B, S, Q]
         answers = []
         for row, question in enumerate(questions):
             wanted = self._wanted(question)

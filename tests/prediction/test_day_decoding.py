@@ -1,6 +1,5 @@
 """The day decoder: its approximate scores against the exact metrics, and the trajectories that it finds."""
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -8,8 +7,8 @@ import torch
 from stmoe_hf.metrics import dtw, geobleu
 from stmoe_hf.model.decoding import decode
 from stmoe_hf.model.spacetime import Grid
-from stmoe_hf.prediction import day_decoding
-from stmoe_hf.prediction.day_decoding import decode_days
+from stmoe_hf.prediction import day_decoding, day_scores, day_search
+from stmoe_hf.prediction.day_decoding import decode_days, draw_days
 from stmoe_hf.prediction.predict import PredictionSettings, predict_cells
 
 from ..helpers import batch, small_model
@@ -36,32 +35,83 @@ def person(seed=0, days=DAYS):
     return probabilities, candidates, history, torch.from_numpy(inputs)[None], torch.ones(1, SLOTS, dtype=torch.bool)
 
 
+def of_candidates(places: int, seed: int):
+    """Distances of random candidates: cells [K, 2], and what GEO-BLEU and DTW see of them."""
+    cells = np.random.default_rng(seed).integers(0, 14, (places, 2))
+    distance = np.hypot(*(cells[:, None] - cells).T)
+    steps = np.minimum(np.rint(distance * day_scores.STEPS_A_CELL), day_scores.FARTHEST).astype(np.uint8)
+    return cells, steps, np.rint(distance * day_scores.LENGTHS_A_CELL).astype(np.int32)
+
+
+def some_days(count: int, n: int, places: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, places, (count, n)).astype(np.uint64)
+
+
+def totals_of(trajectory, draws, steps) -> np.ndarray:
+    """Sums of the proximities of the n-grams of a trajectory to those of `RACE` draws, from nothing."""
+    distances = day_scores.new_distances(len(draws), len(trajectory))
+    pairs, totals, _ = day_scores.unknown_standing(len(draws), len(trajectory))
+    day_scores.set_distances(trajectory, draws, steps, distances)
+    day_scores.match_all(distances, pairs, totals)
+    return totals
+
+
 def test_a_draw_keeps_to_a_day_of_the_past():
-    _, _, history, inputs, _ = person()
-    weights = history[0].exp().numpy()[:, :-SLOTS].astype(float)
-    record_day, cells = inputs[0, :-SLOTS, 0].numpy(), inputs[0, :-SLOTS, 5].numpy()
-    draws = day_decoding._draw(weights, record_day, cells, day_decoding.DRAWS, day_decoding.STRIDE)
-    assert draws.shape == (day_decoding.DRAWS, SLOTS)
-    whole = (draws == draws[:, :1]).all(1).mean()
+    drawn = draw_days(*person(), GRID, 96)[0].numpy()
+    assert drawn.shape == (96, SLOTS)
+    whole = (drawn == drawn[:, :1]).all(1).mean()
     assert whole > 0.4  # cells drawn one by one would stay together in 0.6^6 + 0.4^6 = 5 % of the draws
+
+
+def test_draws_follow_the_probabilities_and_need_a_history_for_their_days():
+    probabilities, candidates, history, inputs, exists = person()
+    nobody = torch.full_like(history, -torch.inf)
+    drawn = draw_days(probabilities, candidates, nobody, inputs, exists, GRID, 2000)
+    share = (drawn[0] == candidates[0, 0]).double().mean(0)
+    torch.testing.assert_close(share, probabilities[0, :, 0].double(), rtol=0, atol=0.04)
 
 
 def test_the_score_of_the_search_is_close_to_the_metrics():
     random = np.random.default_rng(1)
-    for _ in range(20):
+    for seed in range(20):
         n = int(random.integers(1, 30))
-        x, y = random.integers(0, 12, (2, 15))
-        distance = np.hypot(x[:, None] - x, y[:, None] - y)
-        a, b = random.integers(0, 15, (2, n))
-        steps = np.minimum(np.rint(distance * 8), 80).astype(np.int64)
-        scratch = day_decoding._scratch(n)
-        found = day_decoding._geobleu(a, b, steps, scratch)
-        points = [np.column_stack([x[i], y[i]]) for i in (a, b)]
+        cells, steps, lengths = of_candidates(15, seed)
+        a, b = some_days(2, n, 15, seed)
+        draws = np.repeat(b[None], day_scores.RACE, axis=0)
+        points = [cells[day.astype(int)] for day in (a, b)]
         exact = geobleu(*points, "humob2025", order=3), geobleu(*points, "humob2025")
-        assert found == pytest.approx(np.mean(exact), abs=0.03)
-        cost = day_decoding._dtw_cost(a, b, distance / 2, scratch[5])
-        weights = {"humob2024": day_decoding.OPEN_DTW_COST, "humob2025": day_decoding.STRICT_DTW_COST}
-        assert cost == pytest.approx(sum(weight * dtw(*points, edition) for edition, weight in weights.items()))
+        assert day_scores.geobleu(totals_of(a, draws, steps)[0], n) == pytest.approx(np.mean(exact), abs=0.03)
+        km = np.array(day_scores.dtw(a, b, lengths)) * 0.5 / day_scores.LENGTHS_A_CELL
+        for value, edition in zip(km, ("humob2024", "humob2025"), strict=True):
+            assert value == pytest.approx(dtw(*points, edition), abs=0.01 * n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 19, 48])
+def test_a_change_of_one_record_is_scored_as_the_whole_day_would_be(n):
+    _, steps, lengths = of_candidates(12, n)
+    race = day_scores.RACE
+    trajectory, draws = some_days(1, n, 12, 1)[0], some_days(race, n, 12, 2)
+    distances = day_scores.new_distances(race, n)
+    day_scores.set_distances(trajectory, draws, steps, distances)
+    columns = np.zeros_like(distances)
+    columns[:, :, :n, :n] = distances[:, :, :n, :n].transpose(0, 1, 3, 2)
+    pairs, totals, _ = day_scores.unknown_standing(race, n)
+    day_scores.match_all(distances, pairs, totals)
+    after = np.empty((n, n), np.int32)
+    day_scores.dtw_after(trajectory, draws[0], lengths, after)
+    before = np.empty((2, n + 1), np.int32)
+    day_scores.dtw_begin(before)
+    for i in range(n):
+        for cell in range(12):
+            changed = trajectory.copy()
+            changed[i] = cell
+            new_pairs, new_totals = pairs.copy(), totals.copy()
+            day_scores.set_changed(steps[cell], i, draws, distances)
+            day_scores.match_again(distances, columns, i, new_pairs, new_totals)
+            assert (new_totals == totals_of(changed, draws, steps)).all()
+            through = day_scores.dtw_through(lengths[cell], draws[0], before, after[i])
+            assert through == day_scores.dtw(changed, draws[0], lengths)
+        day_scores.dtw_row(lengths[trajectory[i]], draws[0], before)
 
 
 def test_the_better_of_two_days_is_found():
@@ -98,31 +148,40 @@ def test_a_network_without_history_head_is_refused():
         predict_cells(small_model(history_head=False), whole, Grid(12, 10), PredictionSettings("day"))
 
 
-@numba.njit
-def seed_compiled_code(seed):
-    np.random.seed(seed)
+def mean_score(day, draws, steps, lengths, costs):
+    scores = []
+    for first in range(0, len(draws), day_scores.RACE):
+        group = draws[first : first + day_scores.RACE]
+        for draw, totals in zip(group, totals_of(day, group, steps), strict=True):
+            opened, strict = day_scores.dtw(day, draw, lengths)
+            scores.append(day_scores.geobleu(totals, len(day)) - costs[0] * opened - costs[1] * strict)
+    return np.mean(scores)
 
 
-def mean_score(day, draws, steps, km):
-    scratch, scores = day_decoding._scratch(len(day)), np.empty(len(draws))
-    day_decoding._is_better(day, draws, steps, km, scratch, np.full(len(draws), -np.inf), scores)
-    return scores.mean()
-
-
-def test_the_search_begins_with_the_best_cells_of_the_slots(monkeypatch):
-    monkeypatch.setattr(day_decoding, "SWEEPS", 0)  # read by the uncompiled search; or it might find its way back
-    random = np.random.default_rng(0)
-    n, days, places = 12, 8, 40
-    x, y = random.integers(0, 30, (2, places))
-    distance = np.hypot(x[:, None] - x, y[:, None] - y)
-    steps, km = np.minimum(np.rint(distance * 8), 80).astype(np.int64), distance / 2
-    record_day, records = np.repeat(np.arange(days), n), random.integers(0, places, days * n)
-    weights = np.ones((n, days * n))
-    seed_compiled_code(1)
-    draws = day_decoding._draw(weights, record_day, records, day_decoding.DRAWS, day_decoding.STRIDE)
+def test_the_search_begins_with_the_best_cells_of_the_slots():
+    n, places = 12, 40
+    _, steps, lengths = of_candidates(places, 0)
+    costs = np.array([day_decoding.OPEN_DTW_COST, day_decoding.STRICT_DTW_COST]) * 0.5 / day_scores.LENGTHS_A_CELL
+    draws = some_days(day_decoding.DRAWS, n, places, 3)
     # A day in the middle of everything is better than any day of this restless person.
-    start = max((np.full(n, place) for place in range(places)), key=lambda day: mean_score(day, draws, steps, km))
-    seed_compiled_code(1)
-    found = day_decoding._decode_day.py_func(weights, record_day, records, start[:, None], steps, km, 1)
-    assert mean_score(start, draws, steps, km) > max(mean_score(draw, draws, steps, km) for draw in draws)
+    days = [np.full(n, place, np.uint64) for place in range(places)]
+    start = max(days, key=lambda day: mean_score(day, draws, steps, lengths, costs))
+    found = start.copy()
+    day_search._start(found, draws, draws[:8], steps, lengths, costs)
     assert (found == start).all()
+    worst = min(days, key=lambda day: mean_score(day, draws, steps, lengths, costs))
+    found = worst.copy()
+    day_search._start(found, draws, np.stack([start, worst]), steps, lengths, costs)
+    assert (found == start).all()
+
+
+def test_the_search_makes_a_day_better():
+    n, places = 9, 15
+    _, steps, lengths = of_candidates(places, 5)
+    costs = np.array([day_decoding.OPEN_DTW_COST, day_decoding.STRICT_DTW_COST]) * 0.5 / day_scores.LENGTHS_A_CELL
+    draws = some_days(day_decoding.DRAWS, n, places, 6)
+    top = np.argsort(np.random.default_rng(7).random((n, places)), axis=1)[:, :4].astype(np.uint64)
+    found = day_search.decode_day(draws, draws[:8], top, steps, lengths, costs)
+    score = mean_score(found, draws, steps, lengths, costs)
+    for day in (top[:, 0], *draws[:8]):
+        assert score >= mean_score(day.copy(), draws, steps, lengths, costs) - 1e-12
