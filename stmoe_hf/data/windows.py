@@ -14,6 +14,7 @@ from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import NO_LABEL
 from .city import City, Trajectory
 from .errors import DataError
+from .field import CityField, TrainingFields
 from .splits import Split, draw
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ class TrainingWindows(Dataset):
         city_id: int | None = None,
         alone_share: float = 0.0,
         varied_share: float = 0.0,
+        city_field: bool = False,
     ):
+        self.fields = TrainingFields(city, split.train_until) if city_field else None
         self.city, self.split, self.shape, self.processor, self.seed = city, split, shape, processor, seed
         self.city_id, self.alone_share, self.varied_share = city_id, alone_share, varied_share
         self.mask_id = city.grid.mask_id
@@ -161,6 +164,10 @@ class TrainingWindows(Dataset):
         made = _window(self.processor, person, history, np.arange(asked, end), self.city_id)
         if self.alone_share:
             made["asked_alone"] = draw(self.seed, epoch, window, ALONE) < self.alone_share
+        if self.fields is not None:
+            cells, keys = person.cell[history], (self.seed, epoch, window)
+            cells = cells[cells != self.mask_id]
+            made |= self.fields.of_window(row, cells, int(person.day[asked]), *keys).as_inputs()
         return made
 
     def _varied(self, day: np.ndarray, history: np.ndarray, epoch: int, window: int) -> np.ndarray:
@@ -224,7 +231,8 @@ class JointWindows(Dataset):
 class PredictionWindows(Dataset):
     """One window a user to be predicted: the history before the cut, and every asked-for record, shortest first.
 
-    Asked for are the records of the horizon, whose cells are known and hidden, or (`masked`) the masked records.
+    Asked for are the records of the horizon, whose cells are known and hidden, or (`masked`) the masked records. With
+    `city_field` each is told what the others were seen to do before the cut.
     """
 
     def __init__(
@@ -236,11 +244,13 @@ class PredictionWindows(Dataset):
         processor: MobilityProcessor,
         masked: bool = False,
         city_id: int | None = None,
+        city_field: bool = False,
     ):
         self.city, self.shape, self.processor, self.masked = city, shape, processor, masked
         self.city_id = city_id
         self.cut_days = np.broadcast_to(cut_day, len(city))
         """[people of the city] the first day that is predicted."""
+        self.field = CityField(city, self.cut_days) if city_field else None
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         if masked:
@@ -293,7 +303,11 @@ class PredictionWindows(Dataset):
         if self.shape.input_seq_length is not None:
             start = max(0, int(asked[0]) - self.shape.input_seq_length)
         history = np.setdiff1d(np.arange(start, end), asked, assume_unique=True)
-        return _window(self.processor, person, history, asked, self.city_id)
+        made = _window(self.processor, person, history, asked, self.city_id)
+        if self.field is not None:
+            cells = person.cell[history]
+            made |= self.field.of_person(row, cells[cells != self.city.grid.mask_id]).as_inputs()
+        return made
 
 
 def _window(

@@ -107,6 +107,10 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
             not at all.
         history_far: whether what is not history is a distribution over the distance from the history's records (in
             rings of kilometres) in place of all cells alike.
+        city_field: whether cells that the history does not know have a gate and a distribution of their own, learned
+            from how new cells appeared in the history and, where it is given, from what is counted of a city's other
+            people (`field_cells` and `field_counts` of the forward). Needs `history_far` and `history_spread`.
+        city_field_size: inner width of that distribution.
         record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
             was visited), counted in the window's own history.
         cities: names of the cities that have a vector of their own in the embedding of a record, in the order of their
@@ -171,6 +175,8 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
     history_relation_size: int = 32
     history_spread: int = 0
     history_far: bool = False
+    city_field: bool = False
+    city_field_size: int = 12
     record_features: bool = False
     cities: list[str] | None = None
     cell_head: bool = True
@@ -197,6 +203,7 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
         sizes = (
             *("grid_width", "grid_height", "num_days", "num_slots", "hidden_size", "num_hidden_layers"),
             *("max_seq_length", "moe_intermediate_size", "head_chunk_size", "trained_num_days", "trained_num_slots"),
+            "city_field_size",
         )
         widths = (
             *("location_embedding_size", "day_embedding_size", "time_embedding_size", "day_of_week_embedding_size"),
@@ -227,6 +234,8 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
             problems.append(
                 "history_far is what is not history, for a network with history_head and without cell_head"
             )
+        if self.city_field and not (self.history_far and self.history_spread):
+            problems.append("city_field is for a network with history_far and history_spread")
         problems += [
             f"{name} is {getattr(self, name)}; it must be a positive number"
             for name in ("cell_km", "trained_cell_km", "temperature")

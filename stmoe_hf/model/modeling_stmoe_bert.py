@@ -5,7 +5,6 @@ the grid, K candidate cells of a row, E experts, H hidden.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
 from .experts_stmoe_bert import GROUPED_EXPERTS, STMoEBertEncoder, STMoEBertExperts, STMoEBertLayer, STMoEBertRouter
+from .field_stmoe_bert import RowOfQuestions, STMoEBertField
 from .heads_stmoe_bert import (
     HISTORY_WEIGHT,
     STMoEBertCellHead,
@@ -32,8 +32,10 @@ from .heads_stmoe_bert import (
     logsumexp,
     positions,
 )
-from .outputs_stmoe_bert import STMoEBertOutput
-from .records import CELL, INPUT_COLUMNS, NO_LABEL
+from .outputs_stmoe_bert import AskedFor, STMoEBertOutput
+from .records import CELL, FIELD_COUNTS, INPUT_COLUMNS, NO_LABEL
+
+LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
 class STMoEBertPreTrainedModel(PreTrainedModel):
@@ -95,7 +97,7 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.down_proj_bias)
         elif isinstance(module, STMoEBertHistoryHead):
             module.set_to_time_kernel()
-        elif isinstance(module, (STMoEBertSpread, STMoEBertFar)):
+        elif isinstance(module, (STMoEBertSpread, STMoEBertFar, STMoEBertField)):
             module.set_to_start()
         elif isinstance(module, STMoEBertCityEmbedding):
             init.zeros_(module.weight)
@@ -176,28 +178,6 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
-@dataclass
-class AskedFor:
-    """What the heads know of the asked-for records of a batch.
-
-    Attributes:
-        states: [B, Q, H] of the encoder.
-        exists: [B, Q]; a row may have fewer.
-        alone: [B] whether each is answered alone; None: no row is.
-        cell: [B, T] cells of all records, at what is no history any cell of the grid.
-        history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
-        to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
-    """
-
-    states: Tensor
-    exists: Tensor
-    alone: Tensor | None = None
-    cell: Tensor | None = None
-    history: Tensor | None = None
-    to_history: Tensor | None = None
-    to_others: Tensor | None = None
-
-
 class STMoEBertForMobility(STMoEBertPreTrainedModel):
     """ST-MoE-BERT with its head: the cell of every asked-for record.
 
@@ -212,8 +192,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         self.history_head = STMoEBertHistoryHead(config) if config.history_head else None
         self.spread = STMoEBertSpread(config) if config.history_head and config.history_spread else None
         self.far = STMoEBertFar(config) if config.history_far else None
+        self.field = STMoEBertField(config) if config.city_field else None
         self.cell_head = STMoEBertCellHead(config) if config.cell_head else None
-        self.gate = STMoEBertGate(config.hidden_size, 1) if config.history_head else None
+        has_gate = config.history_head and not config.city_field  # the field has its own
+        self.gate = STMoEBertGate(config.hidden_size, 1) if has_gate else None
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -244,6 +226,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
         output_router_logits: bool | None = None,
         asked_alone: Tensor | bool | None = None,
+        field_cells: Tensor | None = None,
+        field_counts: Tensor | None = None,
         **kwargs,
     ) -> STMoEBertOutput:
         """Predict the cells of the asked-for records, or the loss at the labelled ones.
@@ -260,6 +244,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             num_items_in_batch: labelled records of the whole optimisation step, over accumulation and processes.
             asked_alone: [B] or one for all: answer each asked-for record from the history alone, so that an answer
                 depends on nothing else that is asked; see `STMoEBertModel.forward`.
+            field_cells: [B, N] cells that other people of the city were seen in, ascending, -1 behind the last; for a
+                network with `city_field`. Without them it knows the person alone.
+            field_counts: [B, N, F] what is counted of each, in the order of `FIELD_COUNTS`.
             city: among the other keywords, which go to the encoder.
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
@@ -285,6 +272,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             asked.cell = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
             asked.history = self.history_head(inputs, hidden, position, attention_mask)
             asked.to_history, asked.to_others = self._log_gate(asked.states, asked.history)
+            asked.inputs, asked.position = inputs, position
+            if self.field is not None and field_cells is not None:
+                asked.field_cells, asked.field_counts = field_cells, field_counts
 
         loss = logits = candidates = log_probability = aux_loss = expert_load = None
         if labels is not None:
@@ -326,13 +316,18 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
 
     def _log_gate(self, states: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights [B, Q] of the history and of the others; a row without history leaves all to the latter."""
-        gate = self.gate(states)[..., 0].float()
         has_history = torch.isfinite(history).any(-1)
+        if self.gate is None:
+            nothing = torch.zeros_like(has_history, dtype=torch.float32)
+            return nothing.masked_fill(~has_history, -math.inf), nothing.masked_fill(has_history, -math.inf)
+        gate = self.gate(states)[..., 0].float()
         to_history = F.logsigmoid(gate).masked_fill(~has_history, -math.inf)
         return to_history, F.logsigmoid(-gate).masked_fill(~has_history, 0.0)
 
     def _log_probability(self, asked: AskedFor, labels: Tensor, labelled: Tensor) -> Tensor:
         """Log-probability [B, Q] of the labels [B, Q], 0 where there is none."""
+        if self.field is not None and asked.history is not None:
+            return self._log_probability_by_rows(asked, labels, labelled)
         chosen = labels[labelled]
         if self.cell_head is not None:
             others = self.cell_head.log_probability(asked.states[labelled], chosen)
@@ -352,6 +347,27 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             others = torch.where(has_history, far, others)
         log_probability = logaddexp(asked.to_history[labelled] + from_history, asked.to_others[labelled] + others)
         return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, log_probability)
+
+    def _log_probability_by_rows(self, asked: AskedFor, labels: Tensor, labelled: Tensor) -> Tensor:
+        """The same, from the probabilities of the labels of one row after another."""
+        rows = []
+        for row, of_row in enumerate(labelled):
+            cells, index = labels[row].masked_fill(~of_row, 0).unique(return_inverse=True)
+            chosen = self._row_logits(asked, row, cells).gather(1, index[:, None])[:, 0]
+            rows.append(chosen.masked_fill(~of_row, 0.0))
+        return torch.stack(rows) if rows else torch.zeros_like(labelled, dtype=torch.float32)
+
+    def _row_of_questions(self, asked: AskedFor, row: int, places: Tensor, weight: Tensor) -> RowOfQuestions:
+        """A row as the field looks at it; places [P] and their weights [Q, P] as of `_row_places`."""
+        is_history = torch.isfinite(asked.history[row]).any(0)
+        cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
+        if asked.field_cells is not None:
+            is_there = asked.field_cells[row] >= 0
+            cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
+        inputs = asked.inputs[row]
+        return RowOfQuestions(
+            inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
+        )
 
     def _balance(self, router_logits: tuple[Tensor, ...], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The balance loss of Switch Transformers, equations (4)-(6), per layer and row, then the mean over layers.
@@ -416,7 +432,16 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             mass = everywhere.index_add(0, cells, mass)
             cells = torch.arange(num_cells, device=cells.device)
         best = cells[mass.topk(min(num_candidates, len(cells))).indices]
+        if self.field is not None and len(places):
+            best = torch.cat([best, self._field_candidates(asked, row, places, weight, num_candidates // 2)])
         return torch.cat([best, places]).unique()
+
+    def _field_candidates(self, asked: AskedFor, row: int, places: Tensor, weight: Tensor, count: int) -> Tensor:
+        """The cells [count] that the field holds for the most probable, whatever is asked."""
+        of_row = self._row_of_questions(asked, row, places, weight)
+        cells, counts = self.field.candidates(of_row)
+        scores, _ = self.field.static_scores(of_row, cells, counts)
+        return cells[scores.topk(min(count, len(cells))).indices]
 
     def _row_logits(self, asked: AskedFor, row: int, cells: Tensor) -> Tensor:
         """Log-probabilities [Q, K] of cells [K] for the asked-for records of a row."""
@@ -429,6 +454,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if asked.history is None:
             return others.log()
         places, weight = self._row_places(asked, row)
+        if self.field is not None and len(places):
+            of_row = self._row_of_questions(asked, row, places, weight)
+            return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
         if self.far is not None and len(places):
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)
         if self.spread is None:

@@ -1,4 +1,4 @@
-"""What the networks return.
+"""What the networks return, and what their heads share.
 
 Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N asked-for records of a batch, C cells of
 the grid, K candidate cells of a row, E experts, H hidden.
@@ -38,3 +38,32 @@ class STMoEBertOutput(ModelOutput):
     router_logits: tuple[Tensor, ...] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class AskedFor:
+    """What the heads know of the asked-for records of a batch.
+
+    Attributes:
+        states: [B, Q, H] of the encoder.
+        exists: [B, Q]; a row may have fewer.
+        alone: [B] whether each is answered alone; None: no row is.
+        inputs: [B, T, 6], as in the forward; None without them.
+        position: [B, Q] of the asked-for records among them.
+        field_cells, field_counts: [B, N] and [B, N, F], as in the forward; None without other people.
+        cell: [B, T] cells of all records, at what is no history any cell of the grid.
+        history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
+        to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
+    """
+
+    states: Tensor
+    exists: Tensor
+    alone: Tensor | None = None
+    inputs: Tensor | None = None
+    position: Tensor | None = None
+    field_cells: Tensor | None = None
+    field_counts: Tensor | None = None
+    cell: Tensor | None = None
+    history: Tensor | None = None
+    to_history: Tensor | None = None
+    to_others: Tensor | None = None

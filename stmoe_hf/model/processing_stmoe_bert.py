@@ -9,7 +9,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .configuration_stmoe_bert import STMoEBertConfig
-from .records import INPUT_COLUMNS, NO_LABEL, find_masked
+from .records import FIELD_COUNTS, INPUT_COLUMNS, NO_LABEL, find_masked
 from .spacetime import Calendar, Grid
 from .tables import record_columns, shown, to_table, whole
 
@@ -128,10 +128,12 @@ class MobilityProcessor(ProcessorMixin):
         """Windows of different lengths -> one batch.
 
         Args:
-            windows: each with `inputs` [T, 6], `labels` [T] or none, and `city`, the number of its city, or none.
+            windows: each with `inputs` [T, 6], `labels` [T] or none, `city`, the number of its city, or none, and
+                `field_cells` [N] and `field_counts` [N, F], what other people are counted in, or none.
 
         Returns:
-            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] and `city` [B] if the windows have them.
+            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T], `city` [B], `field_cells` [B, N] and
+            `field_counts` [B, N, F] if the windows have them.
         """
         rows, width = len(windows), max(len(window["inputs"]) for window in windows)
         inputs = np.zeros((rows, width, len(INPUT_COLUMNS)), np.int64)
@@ -151,6 +153,8 @@ class MobilityProcessor(ProcessorMixin):
             batch["city"] = torch.tensor([int(window["city"]) for window in windows])
         if "asked_alone" in windows[0]:
             batch["asked_alone"] = torch.tensor([bool(window["asked_alone"]) for window in windows])
+        if "field_cells" in windows[0]:
+            batch |= _pad_field(windows)
         return batch
 
     def __call__(
@@ -329,6 +333,17 @@ def _is_list_of_records(person: Any) -> bool:
     if isinstance(person, np.ndarray):
         return person.ndim == 2
     return isinstance(person, list | tuple) and all(isinstance(r, list | tuple | np.ndarray) for r in person)
+
+
+def _pad_field(windows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """`field_cells` [B, N], -1 behind the last of a window, and `field_counts` [B, N, F]."""
+    width = max(len(window["field_cells"]) for window in windows)
+    cells = np.full((len(windows), width), -1, np.int64)
+    counts = np.zeros((len(windows), width, len(FIELD_COUNTS)), np.float32)
+    for row, window in enumerate(windows):
+        number = len(window["field_cells"])
+        cells[row, :number], counts[row, :number] = window["field_cells"], window["field_counts"]
+    return {"field_cells": torch.from_numpy(cells), "field_counts": torch.from_numpy(counts)}
 
 
 # A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.

@@ -11,6 +11,13 @@ KEY_COLUMNS = ("uid", "d", "t")
 # Of the network's `inputs`, in order.
 INPUT_COLUMNS = ("day", "slot", "weekday", "day_off", "delta", "cell")
 DAY, SLOT, WEEKDAY, DAY_OFF, DELTA, CELL = range(len(INPUT_COLUMNS))
+# What is counted of a cell from other people's records, in order: people, their records by kind of hour, people in and
+# around it, in its block of 4 x 4 cells and of 16 x 16, and how much it is visited by people who share cells or blocks
+# of cells with the person.
+FIELD_COUNTS = (
+    *("people", "at_night", "mornings", "days", "evenings", "days_off", "people_around", "people_block_4"),
+    *("people_block_16", "by_people_of_same_cells", "by_people_of_same_blocks"),
+)
 
 MASKED = 999  # x and y of a record whose cell is asked for
 NO_LABEL = -100  # label of a record that asks for nothing, as everywhere in torch

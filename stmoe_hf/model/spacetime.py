@@ -78,3 +78,13 @@ class Calendar:
     def is_day_off(self, day: Any) -> Any:
         """Whether a day is a Saturday, a Sunday or a holiday."""
         return (self.weekday(day) >= 5) | np.isin(day, self.holidays)
+
+
+KINDS_OF_HOUR = 5
+
+
+def kind_of_hour(slot: Any, day_off: Any, num_slots: int) -> Any:
+    """0 at night (0-6 h); on working days 1 to 10 h, 2 to 17 h, 3 after; 4 the day of a day off; arrays or tensors."""
+    hour = slot * 24 // num_slots
+    by_day = 1 + 1 * (hour >= 10) + 1 * (hour >= 17)
+    return (hour >= 6) * ((day_off == 0) * by_day + 4 * (day_off != 0))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..data.city import City
+from ..data.field import CityField
 from ..data.geography import Place
 from ..data.sources import open_source
 from ..model.decoding import SLOT_DECODERS, expected_values, temper
@@ -125,6 +126,9 @@ class Forecaster:
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
         self.temperature = float(getattr(model.config, "temperature", 1.0))  # type: ignore[arg-type]
+        self.field = None
+        if getattr(model.config, "city_field", False):
+            self.field = CityField(city, city.calendar.last_day + 1 if until is None else until)
 
     def answers(self, questions: Sequence[Asked]) -> Iterator[Answer]:
         """The answers, in the order of the questions; memory does not grow with their number."""
@@ -174,6 +178,8 @@ class Forecaster:
             columns = [np.concatenate(parts) for parts in ((day, asked_day), (slot, asked_slot), (cell, masked))]
             order = np.lexsort((columns[1], columns[0]))
             windows.append({"inputs": self.processor.features(*(column[order] for column in columns))})
+            if self.field is not None:
+                windows[-1] |= self.field.of_person(question.row, cell).as_inputs()
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in self.processor.pad(windows).items()}
         # No weight depends on the length, and batches are cut to what memory holds: a long history is no mistake.

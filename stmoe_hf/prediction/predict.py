@@ -45,7 +45,8 @@ def predict_cells(
 
     Args:
         model: `STMoEBertForMobility` or another model with its inputs, wrapped or not.
-        batch: `inputs` [B, T, 6], `attention_mask` [B, T], `labels` [B, T], and `city` [B] or none.
+        batch: `inputs` [B, T, 6], `attention_mask` [B, T], `labels` [B, T], and `city`,
+            `field_cells` and `field_counts` or none.
         grid: where the cells lie.
         settings: how cells are chosen.
 
@@ -68,8 +69,7 @@ def predict_cells(
         rows = torch.nonzero(counts > first)[:, 0]
         in_block = asked[rows] & (rank[rows] >= first) & (rank[rows] < first + block)
         part = _cut(inputs[rows], labels[rows], in_block, settings.input_seq_length, grid.pad_id)
-        if "city" in batch:
-            part["city"] = batch["city"][rows]
+        part |= {name: batch[name][rows] for name in ("city", "field_cells", "field_counts") if name in batch}
         if settings.asked_alone:
             part["asked_alone"] = torch.ones(len(rows), dtype=torch.bool, device=inputs.device)
         output = model(**part, num_candidates=settings.num_candidates)

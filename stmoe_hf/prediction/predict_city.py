@@ -145,10 +145,13 @@ def _windows(
     """Windows of the masked users, and of the plain ones where they are wanted or nobody is masked."""
     masked = np.flatnonzero(city.masked_counts)
     others = np.flatnonzero(city.masked_counts == 0) if plain or not len(masked) else masked[:0]
-    own_id = city_id(getattr(config, "cities", None), city)
+    of_model: dict[str, Any] = {
+        "city_id": city_id(getattr(config, "cities", None), city),
+        "city_field": getattr(config, "city_field", False),
+    }
     parts = (
-        PredictionWindows(city, masked, cut_day, shape, processor, masked=True, city_id=own_id),
-        PredictionWindows(city, others, cut_day, shape, processor, city_id=own_id),
+        PredictionWindows(city, masked, cut_day, shape, processor, masked=True, **of_model),
+        PredictionWindows(city, others, cut_day, shape, processor, **of_model),
     )
     if not any(len(windows) for windows in parts):
         raise DataError(f"city {city.name} asks for nothing: no masked record, and no record from day {cut_day} on")

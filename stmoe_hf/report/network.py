@@ -42,7 +42,8 @@ def look_inside(
     processor = MobilityProcessor.for_data(city.grid, city.calendar)
     own = city_id(getattr(model.config, "cities", None), city)
     shape = WindowShape(shape.horizon_days, data.get("input_seq_length"))
-    windows = PredictionWindows(city, rows, cut_day, shape, processor, city_id=own)
+    field = getattr(model.config, "city_field", False)
+    windows = PredictionWindows(city, rows, cut_day, shape, processor, city_id=own, city_field=field)
     if not len(windows):
         return None, None
     asks_routers = {"output_router_logits": True} if getattr(model.config, "num_experts", 0) else {}

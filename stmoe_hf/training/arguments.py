@@ -100,6 +100,10 @@ class ModelArguments:
     history_far: bool | None = field(
         default=None, metadata={"help": "What is not history goes by kilometres from it, not to all cells alike."}
     )
+    city_field: bool | None = field(
+        default=None, metadata={"help": "Cells that a person was never in: a gate and a distribution of their own."}
+    )
+    city_field_size: int | None = field(default=None, metadata={"help": "Inner width of that distribution."})
     record_features: bool | None = field(
         default=None, metadata={"help": "Tell of each record what its cell is to the person."}
     )

@@ -63,11 +63,12 @@ def open_run_data(model_args: ModelArguments, data_args: DataArguments, args: Ru
     own_id = city_id(known_cities, city)
     cut_day = city.edition.cut_day if data_args.cut_day is None else data_args.cut_day
     split = split_users(city, cut_day, data_args.test_fraction, args.seed)
-    test = PredictionWindows(city, split.held_out, cut_day, shape, processor, city_id=own_id)
-    masked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True, city_id=own_id)
-    validation, split = _validation(city, split, args, shape, processor, own_id)
+    of_model: dict[str, Any] = {"city_id": own_id, "city_field": getattr(config, "city_field", False)}
+    test = PredictionWindows(city, split.held_out, cut_day, shape, processor, **of_model)
+    masked = PredictionWindows(city, split.masked, cut_day, shape, processor, masked=True, **of_model)
+    validation, split = _validation(city, split, args, shape, processor, of_model)
     per_user = data_args.windows_per_user
-    shares = data_args.alone_share, data_args.varied_share
+    shares = data_args.alone_share, data_args.varied_share, of_model["city_field"]
     parts = [TrainingWindows(city, split, shape, processor, args.seed, per_user, own_id, *shares)]
     for other in others:
         whole = split_users(other, other.edition.cut_day, 0.0, args.seed)
@@ -147,7 +148,12 @@ def _known_cities(model_args: ModelArguments, config: Any, trained_on: list[City
 
 
 def _validation(
-    city: City, split: Split, args: RunArguments, shape: WindowShape, processor: MobilityProcessor, own_id: int | None
+    city: City,
+    split: Split,
+    args: RunArguments,
+    shape: WindowShape,
+    processor: MobilityProcessor,
+    of_model: dict[str, Any],
 ) -> tuple[PredictionWindows | None, Split]:
     """Some users' last days before the cut, kept from training, to choose a checkpoint without the held-out days."""
     if args.eval_strategy == "no":
@@ -159,7 +165,7 @@ def _validation(
         order = order[city.masked_counts[order] == 0]
     rows = np.sort(order[:count])
     if cut > city.calendar.first_day:
-        windows = PredictionWindows(city, rows, cut, shape, processor, city_id=own_id)
+        windows = PredictionWindows(city, rows, cut, shape, processor, **of_model)
         if len(windows):
             train_until = split.train_until.copy()
             train_until[rows] = cut
