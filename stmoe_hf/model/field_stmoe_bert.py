@@ -1,7 +1,7 @@
 """Cells that a person's history does not know: how likely they go to one, and to which.
 
-Shapes: Q asked-for records of a row, T records of a row, P places (distinct cells) of a row's history, N candidates for
-a new place, K cells that are asked about, F counts of a cell, H hidden.
+Shapes: Q asked-for records of a row, T records of a row, P places (distinct cells) of its history, N candidates for a
+new place, K cells that are asked about, F counts of a cell, H hidden.
 """
 
 import math

@@ -1,0 +1,151 @@
+"""Cells that a history does not know: a share of the probability, and a distribution of their own."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stmoe_hf import MobilityProcessor, STMoEBertConfig
+from stmoe_hf.data.city import open_city
+from stmoe_hf.data.splits import split_users
+from stmoe_hf.data.windows import PredictionWindows, TrainingWindows, WindowShape
+from stmoe_hf.model.records import CELL, FIELD_COUNTS
+from stmoe_hf.model.spacetime import Calendar, Grid
+from stmoe_hf.prediction.forecast import Asked, Forecaster, ForecastSettings
+from stmoe_hf.prediction.predict import PredictionSettings, predict_cells
+
+from ..helpers import PORTABLE, SMALL, portable_model, write_city
+
+GRID, CALENDAR = Grid(40, 30), Calendar(0, 40, 48)
+
+
+def field_model(**changes):
+    """A small network with a city field, away from its start."""
+    model = portable_model(city_field=True, **changes)
+    with torch.no_grad():
+        for parameter in model.field.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def window(grid: Grid = GRID, seed: int = 0, others: int = 50, asked: int = 6, records: int = 60) -> dict:
+    random = np.random.default_rng(seed)
+    time = np.sort(random.choice(CALENDAR.num_days * CALENDAR.num_slots, records, replace=False))
+    cell = [1, grid.width] @ random.integers(0, 12, (2, records))
+    inputs = MobilityProcessor.for_data(grid, CALENDAR).features(time // 48, time % 48, cell)
+    labels = np.full(records, -100)
+    labels[-asked:] = random.integers(0, grid.num_cells, asked)
+    inputs[-asked:, CELL] = grid.mask_id
+    cells = np.sort(random.choice(grid.num_cells, others, replace=False))
+    counts = random.integers(0, 9, (others, len(FIELD_COUNTS))).astype(np.float32)
+    return {"inputs": inputs, "labels": labels, "field_cells": cells, "field_counts": counts}
+
+
+def padded(*windows: dict) -> dict[str, torch.Tensor]:
+    return MobilityProcessor.for_data(GRID, CALENDAR).pad(windows)
+
+
+def without(batch: dict, *names: str) -> dict:
+    return {name: value for name, value in batch.items() if name not in names}
+
+
+@torch.no_grad()
+def test_the_probabilities_of_all_cells_sum_to_one_with_other_people_and_without():
+    model = field_model()
+    batch = padded(window(), window(seed=1, others=3, asked=2, records=12), window(seed=2, others=0))
+    for names in (("labels",), ("labels", "field_cells", "field_counts")):
+        logits = model(**without(batch, *names)).logits
+        assert torch.allclose(logits.exp().sum(-1), torch.ones(len(logits)), atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_labels_have_the_probability_that_all_cells_are_given():
+    model, batch = field_model(), padded(window(), window(seed=1))
+    everywhere = model(**without(batch, "labels")).logits
+    labels = batch["labels"][batch["labels"] >= 0]
+    told = model(**batch).log_probability.flatten()
+    assert torch.allclose(everywhere.gather(1, labels[:, None])[:, 0], told, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_other_people_a_network_knows_the_person_alone():
+    model, batch = field_model(), padded(window(others=0), window(seed=1, others=0))
+    told = model(**batch).log_probability
+    assert torch.equal(told, model(**without(batch, "field_cells", "field_counts")).log_probability)
+    assert not torch.allclose(told, model(**padded(window(), window(seed=1))).log_probability)
+
+
+@torch.no_grad()
+def test_the_more_people_are_seen_in_a_new_cell_the_more_probable_it_can_be_and_no_other_row_has_a_say():
+    model, one, two = field_model(), window(), window(seed=1)
+    model.field.of_question.weight.zero_(), model.field.of_question.bias.zero_()
+    model.field.linear.weight.zero_()[0, 0] = 2.0  # the first count: people
+    new = int(np.setdiff1d(one["field_cells"], one["inputs"][:, CELL])[0])
+    at = int(np.searchsorted(one["field_cells"], new))
+    found = []
+    for people in (0, 3, 30):
+        one["field_counts"][at, 0] = people
+        found.append(model(**without(padded(one, two), "labels")).logits.exp())
+    probability = torch.stack([logits[:6, new] for logits in found])
+    assert (probability.diff(dim=0) > 0).all()
+    assert torch.allclose(found[0][6:], found[-1][6:], atol=1e-7)
+    known = int(one["inputs"][0, CELL])
+    assert torch.allclose(found[0][:6, known], found[-1][:6, known], atol=1e-6)
+
+
+@torch.no_grad()
+def test_of_those_asked_alone_no_answer_depends_on_what_else_is_asked():
+    model, whole = field_model(), window()
+    part = {name: value for name, value in whole.items()}
+    kept = np.r_[0:54, 57]  # one of the six asked-for records
+    part["inputs"] = part["inputs"][kept].copy()
+    part["labels"] = part["labels"][kept]
+    all_six = model(**padded(whole), asked_alone=True).log_probability[0]
+    alone = model(**padded(part), asked_alone=True).log_probability[0]
+    assert torch.allclose(alone[0], all_six[3], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_candidates_hold_the_likeliest_new_cells_of_the_field():
+    model, one = field_model(), window(others=400)
+    output = model(**without(padded(one), "labels"), num_candidates=32)
+    new = output.candidates[0][~torch.isin(output.candidates[0], torch.from_numpy(one["inputs"][:-6, CELL]))]
+    assert torch.isin(new, torch.from_numpy(one["field_cells"])).sum() >= 10
+
+
+def test_it_trains_every_weight_and_wants_a_spread_and_distances():
+    model, batch = field_model(), padded(window(), window(seed=1), window(seed=3))
+    model(**batch).loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    with pytest.raises(ValueError, match="city_field is for a network with history_far and history_spread"):
+        STMoEBertConfig(**(SMALL | PORTABLE | {"city_field": True, "history_spread": 0}))
+
+
+def test_a_city_is_trained_on_and_predicted_and_noise_in_held_out_days_changes_no_prediction(tmp_path):
+    cities = []
+    for seed, name in enumerate(("true", "noise")):
+        folder = write_city(tmp_path / name)
+        if name == "noise":
+            file = folder / "cityB_challengedata.csv.gz"
+            table = pd.read_csv(file)
+            late = table["d"] >= 60
+            table.loc[late, ["x", "y"]] = np.random.default_rng(seed).integers(1, 201, (late.sum(), 2))
+            table.to_csv(file, index=False)
+        cities.append(open_city("B", folder, cache_dir=folder / "cache"))
+    city = cities[0]
+    processor = MobilityProcessor.for_data(city.grid, city.calendar)
+    model = field_model(grid_width=200, grid_height=200, num_days=75)
+    train = TrainingWindows(
+        city, split_users(city, 60, 0.5, 1), WindowShape(), processor, 1, alone_share=0.5, city_field=True
+    )
+    model(**processor.pad([train[item] for item in range(4)])).loss.backward()
+    rows, found = np.arange(4), []
+    for one in cities:
+        windows = PredictionWindows(one, rows, 60, WindowShape(), processor, city_field=True)
+        batch = processor.pad([windows[number] for number in range(len(windows))])
+        cells, _ = predict_cells(model, batch, city.grid, PredictionSettings(decoder="mode"))
+        forecaster = Forecaster(model, one, one.calendar, ForecastSettings(top_k=3), until=np.full(len(one), 60))
+        day = np.repeat([60, 61], 3)
+        answers = forecaster.answers([Asked(row, day, np.tile([4, 20, 40], 2)) for row in rows])
+        found.append((cells.numpy(), *(answer.probabilities for answer in answers)))
+    assert all(np.array_equal(*pair) for pair in zip(*found, strict=True))
