@@ -16,6 +16,7 @@ from . import __version__, commands
 GROUPS = {
     "forecast and predict": {
         "forecast": "say where people will be in the days to come, from records or GPS points",
+        "next": "rank the places that people go to next, of cells or of ids without geometry",
         "predict": "predict the records that a file asks for with a saved model: a submission",
         "locate": "give records or predictions latitude, longitude and time: GeoJSON or csv",
     },

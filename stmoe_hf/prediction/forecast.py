@@ -27,6 +27,7 @@ from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar
 from .day_decoding import decode_days, draw_days
 from .load import load_model
+from .next_place import Crowd, Question, network_for, visits_of_city
 
 logger = logging.getLogger(__name__)
 FEW_DAYS = 7  # of history, below which a forecast is little more than a guess
@@ -260,6 +261,7 @@ def forecast(
     model: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 16,
+    next: bool = False,
     **source: Any,
 ) -> pd.DataFrame:
     """Where people will be: a forecast from their records or GPS points, without training.
@@ -277,6 +279,8 @@ def forecast(
         model: folder or Hub id; by default the weights that come with the package.
         device: cpu, cuda, ...; by default a GPU if there is one.
         batch_size: most people at a time.
+        next: tell where each person is in the slot after their last record, by what followed it before: `top_k`
+            ranked places, of those that the person or others were seen in.
         source: how to read the data, as of `stmoe_hf.data.sources.open_source` (timezone, edition, grid, ...).
 
     Returns:
@@ -287,6 +291,11 @@ def forecast(
         ValueError, OSError: with what is wrong, where, and what to do.
     """
     settings = ForecastSettings(days, None, slots, top_k, decoder, samples, batch_size)
+    if next:
+        if samples or decoder or slots is not None or from_date is not None or model is not None:
+            raise ValueError("next=True ranks places of one slot by weights of its own: say top_k and the data alone")
+        with open_source(data, **source) as city:
+            return next_of_city(city, top_k)
     with open_source(data, **source) as city:
         tables = list(forecast_city(city, settings, from_date=from_date, model=model, device=device))
     return pd.concat(tables, ignore_index=True)
@@ -329,6 +338,36 @@ def forecast_city(
         yield to_table(answers, city, calendar)
         if progress is not None:
             progress(len(answers))
+
+
+def next_of_city(city: City, top_k: int = 10, fitted: bool = False) -> pd.DataFrame:
+    """The table of `forecast` for the slot after each person's last known record: ranked places.
+
+    Args:
+        city: any.
+        top_k: how many places of each person.
+        fitted: train on these people's records first; by default the weights that come with the package.
+
+    Raises:
+        ValueError: of nobody a record is known.
+    """
+    people = visits_of_city(city, city.calendar.last_day + 1)
+    crowd, calendar = Crowd(people), extended(city.calendar, city.calendar.last_day + 1)
+    network = network_for(people, crowd, fitted)
+    slots, answers = calendar.num_slots, []
+    for row, past in enumerate(people):
+        if not len(past):
+            continue
+        person = city.trajectory(row)
+        known = np.flatnonzero(person.cell != city.grid.mask_id)[-1]
+        after = int(person.day[known]) * slots + int(person.slot[known]) + 1
+        day, slot = np.array([after // slots]), np.array([after % slots])
+        question = Question(past, int(slot[0]) * 1440 // slots, int(calendar.weekday(day)[0]), row)
+        places, probability = (values[None, :top_k] for values in network.ranked(question, crowd))
+        answers.append(Answer(int(city.uids[row]), day, slot, places, probability))
+    if not answers:
+        raise ValueError("nobody has a known record, so nothing can be said of what is next")
+    return to_table(answers, city, calendar)
 
 
 def to_table(answers: Sequence[Answer], city: City, calendar: Calendar) -> pd.DataFrame:
