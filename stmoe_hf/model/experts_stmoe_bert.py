@@ -156,3 +156,26 @@ class STMoEBertEncoder(BertEncoder):
         nn.Module.__init__(self)
         self.config = config
         self.layer = nn.ModuleList([STMoEBertLayer(config, index) for index in range(config.num_hidden_layers)])
+
+
+def balance(router_logits: tuple[Tensor, ...], attention_mask: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The balance loss of Switch Transformers, equations (4)-(6), per layer and row, then the mean over layers.
+
+    Args:
+        router_logits: [B * T, E] of each sparse layer.
+        attention_mask: [B, T].
+        top_k: experts that a record is sent to.
+
+    Returns:
+        [B] losses (perfect balance gives `top_k`) and [layers, E] shares of the choices.
+    """
+    experts = router_logits[0].shape[-1]
+    weight = (attention_mask / attention_mask.sum(-1, keepdim=True).clamp(min=1))[..., None]  # [B, T, 1]
+    losses, loads = [], []
+    for layer in router_logits:
+        layer = layer.reshape(*attention_mask.shape, experts)
+        chosen = torch.zeros_like(layer).scatter_(-1, layer.topk(top_k, dim=-1).indices, 1.0)
+        load = (chosen * weight).sum(1)  # [B, E]
+        losses.append(experts * (load * (layer.softmax(-1) * weight).sum(1)).sum(-1))
+        loads.append(load.mean(0) / top_k)
+    return torch.stack(losses).mean(0), torch.stack(loads)

@@ -14,6 +14,7 @@ from transformers import initialization as init
 
 from .configuration_stmoe_bert import STMoEBertConfig
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
+from .outputs_stmoe_bert import AskedFor
 from .records import DAY, DAY_OFF, FIELD_COUNTS, SLOT
 from .spacetime import KINDS_OF_HOUR, kind_of_hour
 
@@ -23,6 +24,7 @@ OWN_TIMES = 5  # places of the nights, of the working hours, of other hours, of 
 RECENT_DAYS = 5.0
 MOST_PLACES = 256  # the most visited, that a cell's closeness is measured to
 NOVELTY_FEATURES = 11
+FEATURE_SCALE = 3.0  # the weights of cells learn so much faster than those of the gate, which starts right
 CELL_FEATURES = len(FIELD_COUNTS) + 1 + len(KM_SCALES) * OWN_TIMES + 5
 # Start of the gate: the log-odds of a cell seen once, in the history and at this kind of hour (Good and Turing).
 NOVELTY_START = {0: 0.25, 6: 0.6}
@@ -50,6 +52,19 @@ class RowOfQuestions:
     weight: Tensor
     cells: Tensor
     counts: Tensor
+
+
+def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor) -> RowOfQuestions:
+    """A row of what the heads know; its places [P] and their weights [Q, P] as the history head weighs them."""
+    is_history = torch.isfinite(asked.history[row]).any(0)
+    cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
+    if asked.field_cells is not None:
+        is_there = asked.field_cells[row] >= 0
+        cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
+    inputs = asked.inputs[row]
+    return RowOfQuestions(
+        inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
+    )
 
 
 class STMoEBertField(nn.Module):
@@ -180,6 +195,12 @@ class STMoEBertField(nn.Module):
         features = self.cell_features(row, candidates, counts).to(self.linear.weight.dtype)
         return self.linear(features)[:, 0], self.of_cell(F.gelu(self.hidden(features)))
 
+    def likeliest(self, row: RowOfQuestions, count: int) -> Tensor:
+        """The candidates, so many at most, that the field holds for the most probable whatever is asked."""
+        cells, counts = self.candidates(row)
+        scores, _ = self.static_scores(row, cells, counts)
+        return cells[scores.topk(min(count, len(cells))).indices]
+
     def _in_field(self, row: RowOfQuestions, candidates: Tensor, counts: Tensor, cells: Tensor) -> Tensor:
         """Share [Q, K] that the field gives to cells [K]; 0 to what is no candidate."""
         if not len(candidates):
@@ -214,7 +235,7 @@ class STMoEBertField(nn.Module):
             touches.log1p()[:, None],
             (touches > 0).to(own.dtype)[:, None],
         ]
-        return torch.cat(parts, dim=1)
+        return FEATURE_SCALE * torch.cat(parts, dim=1)
 
     def _apart(self, cells: Tensor, places: Tensor) -> Tensor:
         """How many cells [N, P] lie between cells [N] and places [P]."""

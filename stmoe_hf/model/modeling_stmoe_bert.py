@@ -19,8 +19,15 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
-from .experts_stmoe_bert import GROUPED_EXPERTS, STMoEBertEncoder, STMoEBertExperts, STMoEBertLayer, STMoEBertRouter
-from .field_stmoe_bert import RowOfQuestions, STMoEBertField
+from .experts_stmoe_bert import (
+    GROUPED_EXPERTS,
+    STMoEBertEncoder,
+    STMoEBertExperts,
+    STMoEBertLayer,
+    STMoEBertRouter,
+    balance,
+)
+from .field_stmoe_bert import STMoEBertField, row_of_questions
 from .heads_stmoe_bert import (
     HISTORY_WEIGHT,
     STMoEBertCellHead,
@@ -33,7 +40,7 @@ from .heads_stmoe_bert import (
     positions,
 )
 from .outputs_stmoe_bert import AskedFor, STMoEBertOutput
-from .records import CELL, FIELD_COUNTS, INPUT_COLUMNS, NO_LABEL
+from .records import CELL, INPUT_COLUMNS, NO_LABEL
 
 LEAST = 1e-30  # probability, so that its logarithm is finite
 
@@ -286,7 +293,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             num_items = torch.as_tensor(num_items_in_batch, device=hidden.device).clamp(min=1)
             loss = -log_probability.sum() / num_items
             if sparse:
-                row_loss, expert_load = self._balance(outputs.router_logits, attention_mask)
+                row_loss, expert_load = balance(outputs.router_logits, attention_mask, self.config.num_experts_per_tok)
                 # Weighted as the cross-entropy is, so that it is the same however a step is cut into batches.
                 aux_loss = (row_loss * labelled.sum(-1)).sum() / num_items
                 loss = loss + self.config.router_aux_loss_coef * aux_loss
@@ -357,35 +364,6 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             rows.append(chosen.masked_fill(~of_row, 0.0))
         return torch.stack(rows) if rows else torch.zeros_like(labelled, dtype=torch.float32)
 
-    def _row_of_questions(self, asked: AskedFor, row: int, places: Tensor, weight: Tensor) -> RowOfQuestions:
-        """A row as the field looks at it; places [P] and their weights [Q, P] as of `_row_places`."""
-        is_history = torch.isfinite(asked.history[row]).any(0)
-        cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
-        if asked.field_cells is not None:
-            is_there = asked.field_cells[row] >= 0
-            cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
-        inputs = asked.inputs[row]
-        return RowOfQuestions(
-            inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
-        )
-
-    def _balance(self, router_logits: tuple[Tensor, ...], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The balance loss of Switch Transformers, equations (4)-(6), per layer and row, then the mean over layers.
-
-        Returns:
-            [B] losses (perfect balance gives `num_experts_per_tok`) and [layers, E] shares of the choices.
-        """
-        experts, top_k = self.config.num_experts, self.config.num_experts_per_tok
-        weight = (attention_mask / attention_mask.sum(-1, keepdim=True).clamp(min=1))[..., None]  # [B, T, 1]
-        losses, loads = [], []
-        for layer in router_logits:
-            layer = layer.reshape(*attention_mask.shape, experts)
-            chosen = torch.zeros_like(layer).scatter_(-1, layer.topk(top_k, dim=-1).indices, 1.0)
-            load = (chosen * weight).sum(1)  # [B, E]
-            losses.append(experts * (load * (layer.softmax(-1) * weight).sum(1)).sum(-1))
-            loads.append(load.mean(0) / top_k)
-        return torch.stack(losses).mean(0), torch.stack(loads)
-
     def _candidate_logits(self, asked: AskedFor, num_candidates: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, Q, K] of candidate cells [B, K], row by row, so that one [Q, K] tensor exists."""
         rows = []
@@ -433,15 +411,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             cells = torch.arange(num_cells, device=cells.device)
         best = cells[mass.topk(min(num_candidates, len(cells))).indices]
         if self.field is not None and len(places):
-            best = torch.cat([best, self._field_candidates(asked, row, places, weight, num_candidates // 2)])
+            of_row = row_of_questions(asked, row, places, weight)
+            best = torch.cat([best, self.field.likeliest(of_row, num_candidates // 2)])
         return torch.cat([best, places]).unique()
-
-    def _field_candidates(self, asked: AskedFor, row: int, places: Tensor, weight: Tensor, count: int) -> Tensor:
-        """The cells [count] that the field holds for the most probable, whatever is asked."""
-        of_row = self._row_of_questions(asked, row, places, weight)
-        cells, counts = self.field.candidates(of_row)
-        scores, _ = self.field.static_scores(of_row, cells, counts)
-        return cells[scores.topk(min(count, len(cells))).indices]
 
     def _row_logits(self, asked: AskedFor, row: int, cells: Tensor) -> Tensor:
         """Log-probabilities [Q, K] of cells [K] for the asked-for records of a row."""
@@ -455,7 +427,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             return others.log()
         places, weight = self._row_places(asked, row)
         if self.field is not None and len(places):
-            of_row = self._row_of_questions(asked, row, places, weight)
+            of_row = row_of_questions(asked, row, places, weight)
             return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
         if self.far is not None and len(places):
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)

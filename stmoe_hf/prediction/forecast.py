@@ -341,15 +341,9 @@ def forecast_city(
 
 
 def next_of_city(city: City, top_k: int = 10, fitted: bool = False) -> pd.DataFrame:
-    """The table of `forecast` for the slot after each person's last known record: ranked places.
+    """The table of `forecast` for the slot after each person's last known record: `top_k` ranked places.
 
-    Args:
-        city: any.
-        top_k: how many places of each person.
-        fitted: train on these people's records first; by default the weights that come with the package.
-
-    Raises:
-        ValueError: of nobody a record is known.
+    With `fitted` a network is trained on these people's records first. Raises ValueError if nobody has a known one.
     """
     people = visits_of_city(city, city.calendar.last_day + 1)
     crowd, calendar = Crowd(people), extended(city.calendar, city.calendar.last_day + 1)
