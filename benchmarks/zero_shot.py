@@ -106,7 +106,7 @@ def together(parts: list[np.ndarray]) -> np.ndarray:
 def line(title: str, rows: list[dict]) -> str:
     """A row of the table: mean over the models ± their spread, and of the first model the interval over people."""
     nll = [row["nll"] for row in rows]
-    columns = [title, "as above" if np.isnan(nll).any() else f"{np.mean(nll):.4f} ± {np.std(nll):.4f}"]
+    columns = [title, "as told the slots" if np.isnan(nll).any() else f"{np.mean(nll):.4f} ± {np.std(nll):.4f}"]
     for edition in ("humob2024", "humob2025"):
         texts = []
         for measure, digits in (("geobleu", 4), ("dtw", 2)):

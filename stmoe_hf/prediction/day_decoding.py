@@ -71,7 +71,7 @@ def decode_days(
         inputs: [B, T, 6] of the network, in order of time; the first column is the day, the last the cell.
         exists: [B, Q], which asked-for records there are.
         grid: where the cells lie.
-        whole_days: all slots of a day are asked for, and in some of them, not known which, the person will be observed.
+        whole_days: all slots of a day are asked for, and in some of them the person will be observed, not known which.
 
     Returns:
         Cells [B, Q]; where a row has no history, those of the `balanced` decoder.
@@ -155,7 +155,7 @@ class _Person:
             yield int(day), np.flatnonzero(self.asked_day == day)
 
     def usual_slots(self, slots: np.ndarray) -> Iterator[np.ndarray]:
-        """Which of the asked-for records of a day are in slots of each of the last days of its kind, the latest last."""
+        """Which asked-for records of a day are in the slots of each of the last days of its kind, the latest last."""
         alike = self.record_off == self.asked_off[slots[0]]
         days, count = np.unique(self.record_day[alike], return_counts=True)
         for day in days[count >= USUAL_RECORDS][-USUAL_DAYS:]:

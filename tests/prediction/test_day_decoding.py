@@ -189,7 +189,7 @@ def test_the_search_makes_a_day_better():
 
 
 def seen_now_and_then(seed: int, seen: int):
-    """A person of 12 places who was seen in `seen` of the slots 4 to 12 of each day; the next day is asked for whole."""
+    """A person of 12 places, seen in `seen` of the slots 4 to 12 of each day; the next day is asked for whole."""
     random = np.random.default_rng(seed)
     places = np.sort(random.choice(GRID.num_cells, 12, replace=False))
     slot = np.stack([np.sort(random.choice(np.arange(4, 13), seen, replace=False)) for _ in range(DAYS)]).ravel()
