@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoProcessor
 from common import arguments, row, table
 from stmoe_hf.data.city import City, open_city
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
-from stmoe_hf.model.modeling_stmoe_bert import CELL, DAY_OFF, SLOT
+from stmoe_hf.model.records import CELL, DAY_OFF, SLOT
 
 EDGES = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 TOP = (1, 3, 5, 10)

@@ -9,7 +9,7 @@ from torch import nn
 
 from common import Measure, Side, ratio, row, table, take_turns, timing_arguments
 from stmoe_hf.model.configuration_stmoe_bert import STMoEBertConfig
-from stmoe_hf.model.modeling_stmoe_bert import STMoEBertExperts
+from stmoe_hf.model.experts_stmoe_bert import STMoEBertExperts
 from workloads import DEVICE, KIND, autocast, print_machine
 
 HIDDEN = 128

@@ -1,6 +1,7 @@
 """The scripts of benchmarks/: what the docs name is there, each says how it is run, and sides run in turns."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def test_a_script_says_its_claim_in_a_line_and_how_it_is_run(script):
     about = ast.get_docstring(ast.parse(script.read_text())) or ""
     assert about.splitlines()[0].endswith((".", ":")) and not about.splitlines()[1]
     assert f"python benchmarks/{script.name}" in about
+
+
+def test_what_a_script_takes_from_the_package_is_there():
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stmoe_hf"):
+                module = importlib.import_module(str(node.module))
+                missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                assert not missing, f"{script.name}: {node.module} has no {missing}"
 
 
 TWO_SIDES = """
