@@ -18,8 +18,9 @@ USERS = 8
 def load(users: int) -> Measure:
     """What the Trainer's loader does for a step, on a generated city."""
     from stmoe_hf.data.city import open_city
+    from stmoe_hf.data.splits import split_users
     from stmoe_hf.data.synthetic import synthesize
-    from stmoe_hf.data.windows import TrainingWindows, WindowShape, split_users
+    from stmoe_hf.data.windows import TrainingWindows, WindowShape
     from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
 
     with tempfile.TemporaryDirectory() as folder:
