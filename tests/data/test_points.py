@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+import re
 import struct
 
 import pandas as pd
@@ -275,8 +276,8 @@ def test_a_grid_is_fitted_to_where_most_points_are_and_the_rest_is_named():
     found = points_to_city(stray, timezone="UTC")
     assert max(found.description.grid.width, found.description.grid.height) < 40
     assert found.counts["outside the grid"] == 1
-    assert "1 points of 1 people lie outside of the grid, which is fitted" in found.said[0]
-    assert "row 960: latitude -60, longitude" in found.said[0]
+    assert "1 points lie outside of the grid, which is fitted" in found.said[0]
+    assert "row 960: latitude -60, longitude" in found.said[0] and [bad.line for bad in found.bad] == [960]
     traveller = table.copy()
     traveller.loc[600:, ["lat", "lng"]] = [48.85, 2.35]
     found = points_to_city(traveller, timezone="UTC")
@@ -285,6 +286,18 @@ def test_a_grid_is_fitted_to_where_most_points_are_and_the_rest_is_named():
     neighbours.loc[600:, ["lat", "lng"]] = [35.7, 139.7]  # of two cities 370 km apart both stay
     found = points_to_city(neighbours, timezone="UTC")
     assert found.counts["outside the grid"] == 0 and found.description.grid.width > 600
+
+
+def test_a_few_points_that_make_a_grid_large_are_named_by_line_and_dropped_on_request(tmp_path):
+    lines = [f"1,{LATITUDE + i % 9 / 100},{LONGITUDE},{stamp(30 * i)}Z" for i in range(960)]
+    lines[299] = f"1,{LATITUDE + 1.3},{LONGITUDE},{stamp(30 * 299)}Z"  # 145 km away
+    path = write(tmp_path / "a.csv", lines)
+    whole = city(path, bounds=None)
+    assert whole.description.grid.height > 250 and not whole.bad and whole.counts["outside the grid"] == 0
+    assert re.search(r"1 points far .* x 2\d\d cells .*csv, line 301: latitude 36.3.*outliers drop", whole.said[0])
+    found = city(path, bounds=None, outliers="drop")
+    assert found.description.grid.height < 60 and found.counts["outside the grid"] == 1
+    assert [bad.line for bad in found.bad] == [301] and "line 301" in found.said[0]
 
 
 def test_latitude_and_longitude_that_are_exchanged_are_noticed_by_the_time_zone():
