@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ..model.spacetime import Grid
 from ..model.tables import shown
 from .area import choose_grid, far_from_most, refuse_exchanged
 from .calendars import iso, one_calendar, own_calendars, stray, stray_of_person
@@ -126,8 +127,8 @@ def points_to_city(
         horizon_days: the last so many days are to be predicted (a fifth of all days, if that is less).
         skip_bad: leave points without user, time or possible coordinates out, and count them.
         outliers: what becomes of times that are years away from all others: refuse, drop or keep them. Of aligned
-            people they are always dropped, and named. In space nothing is refused: a fitted grid leaves out, and names,
-            what would make it very large; drop leaves out all places that are far from where most points are.
+            people they are always dropped, and named. In space nothing is refused: a fitted grid leaves out what
+            would make it very large, and names it; drop leaves out all places far from where most points are.
         columns: what the columns user, latitude, longitude, time are called, where not as in `NAMES`.
 
     Raises:
