@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from common import arguments, row, table
-from stmoe_hf.model.decoding import SLOT_DECODERS
+from stmoe_hf.model.decoders import SLOT_DECODERS
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(*parse_arguments(sys.argv[1:] if argv is None else argv, default_config=DEFAULT_CONFIG))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # other libraries' errors have lines
         return 1
     except KeyboardInterrupt:
         print("stopped; if a checkpoint was written, --resume goes on from it", file=sys.stderr)
