@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import struct
+import sys
 
 import pandas as pd
 import pytest
@@ -200,6 +201,18 @@ def test_geopandas_reads_what_it_knows(tmp_path):
     empty[2] = shapely.Point()
     found = points_to_city(frame.set_geometry(empty, crs=4326), timezone="UTC", bounds=BOUNDS, skip_bad=True)
     assert found.counts["bad"] == 1
+
+
+def test_without_geopandas_its_files_are_refused_by_name_and_the_others_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    (tmp_path / "a.gpkg").write_bytes(b"SQLite format 3\0")
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    for name in ("a.gpkg", "b.geojson"):
+        options = ["--points", str(tmp_path / name), "--timezone", "UTC", "--output_dir", str(tmp_path / "city")]
+        assert main(["gps", *options]) == 1 and not (tmp_path / "city").exists()
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("error: ") and name in said and said.endswith("not installed: pip install geopandas")
+    assert keys(city(write(tmp_path / "c.csv", rows()))) == EXPECTED
 
 
 def test_files_without_a_header_are_told_and_read_by_position(tmp_path):
