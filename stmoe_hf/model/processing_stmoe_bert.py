@@ -131,8 +131,8 @@ class MobilityProcessor(ProcessorMixin):
             windows: each with `inputs` [T, 6], `labels` [T] or none, and `city`, the number of its city, or none.
 
         Returns:
-            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] and `city` [B] if the windows have them. No
-            windows give an empty batch, which the network takes.
+            `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] and `city` [B] if the windows have them.
+            No windows give an empty batch, which the network takes.
         """
         rows, width = len(windows), max((len(window["inputs"]) for window in windows), default=0)
         inputs = np.zeros((rows, width, len(INPUT_COLUMNS)), np.int64)
