@@ -208,8 +208,8 @@ def points_to_city(
         hint = "; latitude and longitude look exchanged" if exchanged.mean() > 0.5 else ""
         raise DataError(f"none of the {len(inside):,} points lies in the grid{hint}")
     if is_fitted:
-        text, left_out = _far_away(points, row, latitude, longitude, inside, grid)
-        said += text
+        remarks, left_out = _far_away(points, row, latitude, longitude, inside, grid)
+        said += remarks
         bad += left_out
 
     slots = 1440 // slot_minutes if like is None else like.calendar.num_slots
@@ -280,7 +280,7 @@ def _checked(
     table = points.table
     reasons: dict[int, str] = {}
     for role in ("user", "time"):
-        lost = table[role].isna().to_numpy(bool)
+        lost: np.ndarray = table[role].isna().to_numpy(bool)
         if not pd.api.types.is_numeric_dtype(table[role]) and not pd.api.types.is_datetime64_any_dtype(table[role]):
             words = table[role].astype("str")
             lost = lost | ((words == "") | words.str.isspace()).to_numpy(bool, na_value=False)

@@ -140,7 +140,9 @@ _SPILLED = np.dtype([("uid", np.int64), ("row", np.int64), ("time", np.int32), (
 def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress) -> Iterator[_Users]:
     """Users of files in any order: records are dealt on disk into ranges of uids that fit into memory, then sorted."""
     starts: list[tuple[int, Path]] = []  # first row of each file
-    rows, uids, counts = 0, np.empty(0, np.int64), np.empty(0, np.int64)
+    part: np.ndarray
+    uids: np.ndarray = np.empty(0, np.int64)
+    rows, counts = 0, np.empty(0, np.int64)
     with open(folder / "spilled", "wb") as spilled:
         for records in _stream(files, grid, calendar, progress):
             part = np.empty(len(records), _SPILLED)
