@@ -142,7 +142,8 @@ def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Pat
     starts: list[tuple[int, Path]] = []  # first row of each file
     part: np.ndarray
     uids: np.ndarray = np.empty(0, np.int64)
-    rows, counts = 0, np.empty(0, np.int64)
+    counts: np.ndarray = np.empty(0, np.int64)
+    rows = 0
     with open(folder / "spilled", "wb") as spilled:
         for records in _stream(files, grid, calendar, progress):
             part = np.empty(len(records), _SPILLED)
