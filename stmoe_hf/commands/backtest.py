@@ -1,16 +1,19 @@
 """`stmoe backtest --points points.csv --timezone Europe/Berlin --days 7`"""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ..data.files import open_aside, refuse_unwritable
-from ..data.sources import open_source
-from ..evaluation.backtest import Backtest, backtest
-from ..prediction.load import find_model
 from .forecast import add_source_arguments, source_of
 from .options import OWN_WEIGHTS, add_device, add_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..evaluation.backtest import Backtest
 
 EPILOG = """example:
   stmoe backtest --points points.csv --timezone Europe/Berlin --days 7
@@ -30,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.sources import open_source  # heavy, and no part of the help
+    from ..evaluation.backtest import backtest
+    from ..prediction.load import find_model
+
     if args.days < 1:
         raise ValueError(f"days is {args.days}; it must be at least 1")
     if args.output:

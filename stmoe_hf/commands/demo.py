@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 from ..data.synthetic import synthesize
-from ..training.command_line import parse_arguments
-from ..training.run import run as train
 
 # People of the generated city, share of them that is held out, and fine-tuning: minutes on two cores.
 PEOPLE = 80
@@ -21,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..training.command_line import parse_arguments  # heavy, and no part of the help
+    from ..training.run import run as train
+
     start = time.monotonic()
     folder = Path(args.output_dir)
     for part in ("data", "zero-shot", "cityB"):

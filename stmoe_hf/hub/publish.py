@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import validate_repo_id
 from transformers import pipeline
 
 from ..data.description import OWN
@@ -39,7 +41,7 @@ class HubError(OSError):
     """What went wrong with the Hub, and what to do."""
 
 
-def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
+def export(run: str | Path, folder: str | Path, repo_id: str, *, datasets: Sequence[str] = ()) -> Path:
     """Write the folder that is uploaded: model, processor, their code, the pipeline, results and the card.
 
     It loads where only transformers is installed: `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
@@ -48,11 +50,14 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         run: folder of a run (`stmoe train --output_dir`).
         folder: to be written; refused if it holds anything.
         repo_id: the name under which the card shows the model.
+        datasets: names on the Hub of the data that the run was trained on, for the card's metadata.
 
     Raises:
-        FileNotFoundError: what the run lacks. FileExistsError: the folder is not empty.
+        FileNotFoundError: what the run lacks. FileExistsError: the folder is not empty. ValueError: a name is none.
     """
     run, folder = Path(run), Path(folder)
+    for name in datasets:
+        validate_repo_id(name)
     for name in ("config.json", *RUN_FILES):
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
@@ -65,25 +70,29 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         results = json.loads((run / "all_results.json").read_text())
         record = json.loads((run / "run.json").read_text())
         (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
-        card(results, record, model, repo_id).save(aside / "README.md")
+        card(results, record, model, repo_id, datasets).save(aside / "README.md")
         for path in aside.iterdir():  # weights are written as their owner's only
             give_usual_mode(path)
     return folder
 
 
-def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+def push(
+    run: str | Path, repo_id: str, *, private: bool = False, token: str | None = None, datasets: Sequence[str] = ()
+) -> str:
     """Upload a run as one commit: all of it, or nothing. A second call goes on where a broken one ended.
+
+    Arguments as of `export`.
 
     Returns:
         The address of the model.
 
     Raises:
         HubError: the Hub refused the token or the repository, or could not be reached; with what to do.
-        ValueError: `repo_id` is no name of a repository.
+        ValueError: `repo_id`, or one of `datasets`, is no name of a repository.
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = export(run, Path(temporary) / "model", repo_id)
+        folder = export(run, Path(temporary) / "model", repo_id, datasets=datasets)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload of a stmoe_hf run")
@@ -104,7 +113,9 @@ def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | N
     return f"{api.endpoint}/{repo_id}"
 
 
-def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: str) -> ModelCard:
+def card(
+    results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: str, datasets: Sequence[str] = ()
+) -> ModelCard:
     """The model card of a run, from `all_results.json` and `run.json` (nothing that names a machine or a user)."""
     city, data = record["city"], record["data"]
     scored = "test_users" in results
@@ -128,6 +139,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         pipeline_tag="other",
         tags=["human-mobility", "trajectories", "mixture-of-experts", "stmoe-bert"],
         base_model=_on_the_hub(record["model"].get("model_path")),
+        datasets=list(datasets) or None,
         model_name=repo_id.rpartition("/")[2],
         eval_results=evaluation or None,
     )

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(*parse_arguments(sys.argv[1:] if argv is None else argv, default_config=DEFAULT_CONFIG))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # other libraries' errors have lines
         return 1
     except KeyboardInterrupt:
         print("stopped; if a checkpoint was written, --resume goes on from it", file=sys.stderr)
@@ -65,24 +65,12 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         data = open_run_data(model_args, data_args, args, config)
         if data.validation is None:
             args.keep_last_checkpoint()
-        model = build_model(model_args, data_args, args, data)
-        trainer = MobilityTrainer(
-            model=model,
-            args=args,
-            settings=args.prediction_settings(data_args),
-            train_dataset=data.train,
-            eval_dataset=data.validation,
-            processor=data.processor,
-        )
+        trainer = _trainer(build_model(model_args, data_args, args, data), data_args, args, data)
         if trainer.is_world_process_zero():
             folder.begin(model_args, data_args, args, data, checkpoint)
-        results = about(data, args) | {"parameters": model.num_parameters()}
+        results = about(data, args) | {"parameters": trainer.model.num_parameters()}
         with contextlib.nullcontext() if args.verbose else shown(trainer, data.validation):
-            if args.trains:
-                trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-                results |= resumed_results(trained) if checkpoint else trained
-            trainer.save_model()
-            trainer.save_state()
+            _train(trainer, args, checkpoint, results)
             predicted = _predict(trainer, data, results)
         # From here on no process waits for another.
         if trainer.is_world_process_zero():
@@ -90,6 +78,26 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             folder.finish(results, predicted)
             print(text + say_what_is_there(folder, data))
     return results
+
+
+def _trainer(model: Any, data_args: DataArguments, args: RunArguments, data: RunData) -> MobilityTrainer:
+    return MobilityTrainer(
+        model=model,
+        args=args,
+        settings=args.prediction_settings(data_args),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        processor=data.processor,
+    )
+
+
+def _train(trainer: MobilityTrainer, args: RunArguments, checkpoint: str | None, results: dict[str, Any]) -> None:
+    """Train, unless the model is taken as it is, and save it; what the training measured goes into `results`."""
+    if args.trains:
+        trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        results |= resumed_results(trained) if checkpoint else trained
+    trainer.save_model()
+    trainer.save_state()
 
 
 def _predict(trainer: MobilityTrainer, data: RunData, results: dict[str, Any]) -> list[pd.DataFrame]:

@@ -15,7 +15,8 @@ import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 import stmoe_hf
-from stmoe_hf.hub.publish import HubError, _command, _on_the_hub, export, push
+from stmoe_hf.__main__ import main as stmoe
+from stmoe_hf.hub.publish import HubError, _command, _on_the_hub, card, export, push
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 from stmoe_hf.training.run_record import without_tokens
@@ -248,6 +249,18 @@ def test_the_card_is_written_from_the_run(finished, exported):
         assert word.lower() in text.lower(), word
     for secret in (str(finished), str(Path.home())):
         assert secret not in text
+
+
+def test_the_card_names_the_data_sets_of_the_hub_that_it_is_told(finished, exported, tmp_path, capsys):
+    results, record = (json.loads((finished / name).read_text()) for name in ("all_results.json", "run.json"))
+    text = str(card(results, record, AutoModel.from_pretrained(finished), "org/name", ["org/walks"]))
+    assert yaml.safe_load(text.split("---")[1])["datasets"] == ["org/walks"]
+    assert "datasets" not in yaml.safe_load((exported / "README.md").read_text().split("---")[1])
+    capsys.readouterr()
+    options = ["push", "--model", str(finished), "--repo_id", "org/name", "--dry_run", str(tmp_path / "out")]
+    assert stmoe([*options, "--datasets", "my walks"]) == 1 and not (tmp_path / "out").exists()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and "my walks" in said[0]
 
 
 def test_an_export_is_refused_over_a_folder_that_holds_something(finished, tmp_path):
