@@ -1,10 +1,12 @@
 """`stmoe report runs/cityB --output report.html`"""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..data.errors import DataError
 from ..report.page import MOST_PEOPLE, write_report
+from ..report.unasked import NEEDS, where_it_is
 from .options import add_data_path
 
 
@@ -23,14 +25,9 @@ def run(args: argparse.Namespace) -> int:
         raise DataError("a run knows its own data: leave --truth, --data_path and --edition out")
     if args.most_people < 1:
         raise DataError(f"--most_people is {args.most_people}; somebody must be shown")
-    try:
-        options = {"truth": args.truth, "data": args.data_path, "edition": args.edition}
-        path = write_report(
-            args.source, args.output, anonymous=args.anonymous, most_people=args.most_people, **options
-        )
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "plotly":
-            raise
-        raise DataError("a report needs plotly: pip install 'stmoe-hf[report]'") from None
-    print(f"the report is in {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    if find_spec("plotly") is None:
+        raise DataError(f"a report {NEEDS}")
+    options = {"truth": args.truth, "data": args.data_path, "edition": args.edition}
+    path = write_report(args.source, args.output, anonymous=args.anonymous, most_people=args.most_people, **options)
+    print(where_it_is(path))
     return 0

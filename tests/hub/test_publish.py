@@ -15,7 +15,8 @@ import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 import stmoe_hf
-from stmoe_hf.hub.publish import HubError, _command, _on_the_hub, export, push
+from stmoe_hf.hub.publish import _command, _on_the_hub, export, push
+from stmoe_hf.hub.upload import HubError
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 from stmoe_hf.training.run_record import without_tokens
@@ -26,7 +27,7 @@ from ..hub_server import HubServer
 PUBLISHED = (
     "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --location_embedding_size 4 --use_cpu true"
     " --disable_tqdm true --decoder mode --input_seq_length 40 --predict_seq_length 10 --look_back_len 25"
-    " --max_steps 2 --eval_users 2 --eval_strategy steps --save_strategy steps --eval_steps 2 --save_steps 2"
+    " --report false --max_steps 2 --eval_users 2 --eval_strategy steps --save_strategy steps --eval_steps 2 --save_steps 2"
 ).split()
 
 # Run where only torch, transformers, numpy and pandas can be imported: loads folders by their own code, and writes the
