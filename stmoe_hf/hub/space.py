@@ -35,10 +35,8 @@ def export_space(folder: str | Path, space: str, model: str | None = None) -> Pa
     package = Path(__file__).parents[1]
     with new_folder(Path(folder)) as aside:
         shutil.copytree(package, aside / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        options = [] if own is None else ["--model", own]
-        (aside / "app.py").write_text(
-            _APP.format(arguments=["app", "--host", "0.0.0.0", "--port", str(PORT), *options])
-        )
+        arguments = ["app", "--host", "0.0.0.0", "--port", str(PORT), *([] if own is None else ["--model", own])]
+        (aside / "app.py").write_text(_APP.format(arguments=arguments))
         (aside / "requirements.txt").write_text("\n".join(requirements()) + "\n")
         (aside / "README.md").write_text(_card(space, own))
     return Path(folder)

@@ -60,11 +60,11 @@ def test_the_app_needs_its_extra_and_nothing_of_the_others():
     ("options", "said"),
     [
         (["--space", SPACE, "--model", "runs/cityB"], None),
-        (["--space", SPACE, "--model", "."], "a Space cannot read ., which is no name on the Hub: publish the model"),
+        (["--space", SPACE, "--model", "."], "a Space cannot read ., which is no name on the Hub"),
         (["--space", SPACE, "--model", "./run"], "publish the model first"),
         (
             ["--space", SPACE, "--repo_id", "org/model"],
-            "then the app with --space org/where-will-they-be --model org/",
+            "then the app with --space org/where-will-they-be",
         ),
         (["--space", "name"], "give the name as ORG/NAME"),
         (["--space", "a/b/c"], "a/b/c"),
