@@ -26,7 +26,8 @@ def execute(path: Path) -> nbformat.NotebookNode:
         # The commands of this environment; no bars, and what is cached is removed with the folder.
         programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
         quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/cache", "PATH": programs}
-        client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}})
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=where)
         client.execute(env=os.environ | quiet)
     for cell in notebook.cells:
         cell.metadata = {}

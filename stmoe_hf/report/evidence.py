@@ -27,6 +27,9 @@ from .places import KEYS, Places, as_places, read_file, read_places
 logger = logging.getLogger(__name__)
 RUN, RESULTS, PREDICTIONS, STATE = "run.json", "all_results.json", "predictions.csv.gz", "trainer_state.json"
 RECORDS = ["uid", "d", "t", "x", "y"]
+TITLE = "Where people were, and where they were forecast to be"
+# Lines of `about` with names of files or of cities, which are called as their file: it may be a person's name.
+OF_FILES = ("forecast", "truth", "files", "city", "trained on")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Evidence:
         return self.names.get(uid, f"uid {uid}")
 
     def anonymous(self) -> Evidence:
-        """The same with numbers, drawn anew, in place of uids and names."""
+        """The same with numbers, drawn anew, in place of uids and names, and without the names of files."""
         numbers = new_numbers(self.places.chances["uid"].to_numpy())
 
         def renamed(table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -79,6 +82,8 @@ class Evidence:
         assert chances is not None and predicted is not None
         return replace(
             self,
+            title=TITLE,
+            about={name: text for name, text in self.about.items() if name not in OF_FILES},
             predicted=predicted,
             places=Places(chances),
             truth=renamed(self.truth),
@@ -114,9 +119,7 @@ def of_run(folder: str | Path, most_people: int | None = None) -> Evidence:
     places, left_out = _fewer(places, run["held_out_uids"], most_people)
     held_out = np.flatnonzero(np.isin(city.uids, list({*run["held_out_uids"]} - left_out)))
     shape = WindowShape(data.get("horizon_days") or 15)
-    evidence = _with_city(
-        f"City {city.name}: where people were, and where they were forecast to be", city, places, held_out, shape
-    )
+    evidence = _with_city(f"City {city.name}: {TITLE[0].lower()}{TITLE[1:]}", city, places, held_out, shape)
     probable, experts = look_inside(folder, city, held_out, results["cut_day"], shape, data)
     state = folder / STATE
     if probable is not None:
@@ -292,8 +295,9 @@ def _about_run(run: dict[str, Any], results: dict[str, Any], city: City, left_ou
     return {
         "model": f"{model.get('model_name')}, {results.get('parameters', 0):,} parameters"
         f"; decoder {results['decoder']}",
-        "data": f"city {city.name}, {len(city):,} people, {city.num_records:,} records"
-        f" ({', '.join(path.name for path in city.source[:3])})",
+        "city": city.name,
+        "data": f"{len(city):,} people, {city.num_records:,} records",
+        "files": ", ".join(path.name for path in city.source[:3]),
         "edition": f"{city.edition.name}: days {city.calendar.first_day}-{city.calendar.last_day}, slots of"
         f" {24 * 60 / city.calendar.num_slots:g} minutes, cells of {city.grid.cell_km:g} km",
         "trained on": f"city {', '.join(trained)}"

@@ -13,7 +13,7 @@ from stmoe_hf.data.geography import Place
 from stmoe_hf.metrics import score
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.report.errors import by_kind, calibration, homes, interval, record_errors
-from stmoe_hf.report.evidence import of_files
+from stmoe_hf.report.evidence import of_files, of_run
 from stmoe_hf.report.maps import city_map
 from stmoe_hf.report.page import MOST_BYTES, page, write_report
 from stmoe_hf.report.places import as_places
@@ -100,6 +100,35 @@ def test_numbers_drawn_anew_stand_for_uids(files):
     own = [text[text.index("<body>") :] for text in (shown, hidden)]
     assert "uid 876501" in own[0] and not re.search(r"uid \d", own[1]) and "8765" not in words(hidden)
     assert sorted(person["name"] for person in told(hidden)["people"]) == [f"person {n}" for n in range(1, 7)]
+
+
+def test_an_anonymous_report_names_no_file_and_no_person(files, tmp_path):
+    for old, new in (("truth.csv", "ann_smith.csv"), ("predicted.csv", "of_ann_smith.csv")):
+        pd.read_csv(files / old).assign(user="Ann Smith").to_csv(files / new, index=False)
+    shown = page(of_files(files / "of_ann_smith.csv", files / "ann_smith.csv"))
+    hidden = page(of_files(files / "of_ann_smith.csv", files / "ann_smith.csv").anonymous())
+    alone = page(of_files(files / "of_ann_smith.csv").anonymous())
+    assert "ann_smith" in shown
+    assert not any(re.search("ann.?smith", text[text.index("<title>") :], re.IGNORECASE) for text in (hidden, alone))
+
+
+def test_masked_people_are_not_on_the_map_of_those_whose_truth_is_known(files):
+    truth = pd.read_csv(files / "truth.csv")
+    masked = truth[(truth["uid"] == 5) & (truth["d"] >= 61)].index
+    truth.loc[masked, ["x", "y"]] = 999
+    truth.to_csv(files / "truth.csv", index=False)
+    drawn = city_map(of_files(files / "predicted.csv", files / "truth.csv"))
+    ours, theirs = (sum(sum(numbers) for _, numbers in drawn[name]) for name in ("forecast", "truth"))
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
+def test_of_a_run_of_many_people_a_report_that_nobody_asked_for_has_a_part(finished):
+    held_out = json.loads((finished / "run.json").read_text())["held_out_uids"]
+    few = of_run(finished, most_people=3)
+    assert few.predicted["uid"].nunique() == few.truth["uid"].nunique() == 3 < len(held_out)
+    assert set(few.predicted["uid"]) <= set(held_out)
+    assert f"{len(held_out) - 3} of them are left out of this page" in few.about["split"]
+    assert of_run(finished, most_people=100).predicted["uid"].nunique() > len(held_out)  # the masked ones, too
 
 
 def test_of_many_people_a_part_can_be_picked(files):
