@@ -23,19 +23,30 @@ def execute(path: Path) -> nbformat.NotebookNode:
     """The notebook with what it printed and drew; raises CellExecutionError where a cell fails, or a command in it."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        # The commands of this environment; no bars, and what is cached is removed with the folder.
+        # The commands of this environment; what is cached is removed with the folder.
         programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-        quiet = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/cache", "PATH": programs}
+        alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/cache", "PATH": programs}
         where = {"metadata": {"path": folder}}
         client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=where)
-        client.execute(env=os.environ | quiet)
+        client.execute(env=os.environ | alone)
     for cell in notebook.cells:
         cell.metadata = {}
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = output.text.replace("\r\n", "\n")
-    notebook.metadata.pop("widgets", None)
+        if cell.cell_type == "code":
+            cell.outputs = _without_progress(cell.outputs)
     return notebook
+
+
+def _without_progress(outputs: list) -> list:
+    """The outputs without stderr, which has the progress of what did not fail; what was printed on end is one."""
+    kept: list = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            continue
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def main() -> None:
