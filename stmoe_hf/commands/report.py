@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..data.errors import DataError
-from ..report.page import MOST_PEOPLE, write_report
+from ..report.page import MOST_PEOPLE, OSM, write_report
 from ..report.unasked import NEEDS, where_it_is
 from .options import add_data_path
 
@@ -17,6 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_path(parser, "folder with the city.json, or file, of the city of a forecast", "--data_dir", "--data")
     parser.add_argument("--edition", help="humob2023, humob2024 or humob2025, where no city.json says the days")
     parser.add_argument("--anonymous", action="store_true", help="numbers drawn anew in place of uids and names")
+    parser.add_argument(
+        "--tiles",
+        nargs="?",
+        const=OSM,
+        metavar="URL",
+        help="streets below the maps, from OpenStreetMap or a server of your own (an address with {z}, {x}, {y});"
+        " whoever serves them sees which places the page shows",
+    )
     parser.add_argument("--most_people", type=int, default=MOST_PEOPLE, help="whose days can be picked")
 
 
@@ -28,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if find_spec("plotly") is None:
         raise DataError(f"a report {NEEDS}")
     options = {"truth": args.truth, "data": args.data_path, "edition": args.edition}
-    path = write_report(args.source, args.output, anonymous=args.anonymous, most_people=args.most_people, **options)
+    how = {"anonymous": args.anonymous, "most_people": args.most_people, "tiles": args.tiles}
+    path = write_report(args.source, args.output, **how, **options)
     print(where_it_is(path))
     return 0

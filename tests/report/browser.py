@@ -10,6 +10,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
+PATIENCE = 180_000  # milliseconds
 
 
 def open_browser():
@@ -39,6 +40,13 @@ class _Browser:
     def __exit__(self, *error):
         self.browser.close()
         self.manager.__exit__(*error)
+
+
+def new_page(browser, **options):
+    """A page with the patience that a machine with other work needs."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE)
+    return page
 
 
 def complaints(page) -> list[str]:

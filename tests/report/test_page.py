@@ -1,5 +1,6 @@
 """The report: what stands in it, whom it names, and what a person can do with it in a browser."""
 
+import base64
 import json
 import re
 
@@ -19,10 +20,13 @@ from stmoe_hf.report.page import MOST_BYTES, page, write_report
 from stmoe_hf.report.places import as_places
 
 from ..helpers import people
-from .browser import complaints, open_browser
+from .browser import complaints, new_page, open_browser
 
 pytest.importorskip("plotly")
 GRID, CALENDAR = Grid(), Calendar()
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +199,8 @@ def test_mistakes_are_said_in_a_line(files, report_of_run, capsys):
         (["report", str(files), *out], "is of no finished run with predictions: it has no run.json"),
         (["report", str(files / "missing.csv"), *out], "there is no file"),
         (["report", str(run), "--truth", "t.csv", *out], "a run knows its own data"),
+        (["report", str(files / "predicted.csv"), "--tiles", *out], "no city.json says where the city lies"),
+        (["report", str(files / "predicted.csv"), "--tiles", "https://a.test", *out], "{z}, {x} and {y}, such as"),
         (
             ["report", str(files / "predicted.csv"), "--output", str(files / "no" / "r.html")],
             "for --output does not exist",
@@ -212,7 +218,7 @@ def test_mistakes_are_said_in_a_line(files, report_of_run, capsys):
 def test_in_a_browser_the_slider_moves_the_map_and_a_person_can_be_picked(report_of_run):
     with open_browser() as browser:
         for width in (1280, 390):
-            view = browser.new_page(viewport={"width": width, "height": 900})
+            view = new_page(browser, viewport={"width": width, "height": 900})
             errors, asked = complaints(view), []
             view.on("request", lambda request, asked=asked: asked.append(request.url))
             view.goto(f"file://{report_of_run[0]}")
@@ -236,11 +242,43 @@ def test_in_a_browser_the_slider_moves_the_map_and_a_person_can_be_picked(report
 
 
 @pytest.mark.browser
+def test_streets_are_asked_for_only_where_they_are_wanted_and_lie_where_they_belong(files, tmp_path):
+    place = Place(35.01, 135.77, "Asia/Tokyo", "2026-02-01")
+    Description("kyoto", "truth.csv", GRID, CALENDAR, 61, place).write(files)
+    tiles = "http://tiles.test/{z}/{x}/{y}.png"
+    write_report(files / "predicted.csv", tmp_path / "r.html", truth=files / "truth.csv", tiles=tiles)
+    asked = []
+
+    def serve(route):
+        asked.append(route.request.url)
+        route.fulfill(body=PIXEL, content_type="image/png", headers={"Access-Control-Allow-Origin": "*"})
+
+    with open_browser() as browser:
+        view = new_page(browser)
+        errors = complaints(view)
+        view.route("http://tiles.test/**", serve)
+        view.goto(f"file://{tmp_path / 'r.html'}")
+        view.wait_for_selector("#map-truth .layer-below image")
+        images = view.evaluate("document.getElementById('map-truth').layout.images")
+        (west, east), (south, north) = view.evaluate(
+            "['xaxis', 'yaxis'].map(axis => document.getElementById('map-truth').layout[axis].range)"
+        )
+    assert not errors and 1 <= len(images) <= 36
+    assert min(i["x"] for i in images) <= west and max(i["x"] + i["sizex"] for i in images) >= east
+    assert max(i["y"] for i in images) >= north and min(i["y"] - i["sizey"] for i in images) <= south
+    for image in images:  # the address of a tile says where it lies: Web Mercator
+        z, x, y = map(int, re.findall(r"\d+", image["source"].removeprefix("http://tiles.test")))
+        assert image["x"] == pytest.approx(x / 2**z * 360 - 180)
+        top = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y / 2**z))))
+        assert image["y"] == pytest.approx(top) and image["source"] in asked
+
+
+@pytest.mark.browser
 def test_in_the_dark_the_charts_are_light_on_dark(report_of_run):
     with open_browser() as browser:
         colours = []
         for scheme in ("light", "dark"):
-            view = browser.new_page(color_scheme=scheme)
+            view = new_page(browser, color_scheme=scheme)
             view.goto(f"file://{report_of_run[0]}")
             view.wait_for_selector("#chart-0 .plot-container")
             read = "document.getElementById('chart-0')"
