@@ -41,7 +41,7 @@ const withStreets = (layout) => {
   if (!told.tiles) return layout;
   layout.xaxis.constrain = layout.yaxis.constrain = "domain";
   const [west, east] = layout.xaxis.range, [south, north] = layout.yaxis.range;
-  const level = Math.min(18, Math.floor(Math.log2(360 * 4 / Math.max(east - west, (north - south) * told.aspect))));
+  const level = Math.min(18, Math.floor(Math.log2(360 * 2 / Math.max(east - west, (north - south) * told.aspect))));
   const n = 2 ** level;
   layout.images = [];
   for (let x = column(west, n); x <= column(east, n); x++) {

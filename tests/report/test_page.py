@@ -257,20 +257,21 @@ def test_streets_are_asked_for_only_where_they_are_wanted_and_lie_where_they_bel
         view = new_page(browser)
         errors = complaints(view)
         view.route("http://tiles.test/**", serve)
-        view.goto(f"file://{tmp_path / 'r.html'}")
-        view.wait_for_selector("#map-truth .layer-below image")
+        view.goto(f"file://{tmp_path / 'r.html'}", wait_until="commit")
+        view.wait_for_selector("#map-truth .imagelayer image", state="attached")
         images = view.evaluate("document.getElementById('map-truth').layout.images")
         (west, east), (south, north) = view.evaluate(
             "['xaxis', 'yaxis'].map(axis => document.getElementById('map-truth').layout[axis].range)"
         )
-    assert not errors and 1 <= len(images) <= 36
+    assert not errors and 1 <= len(images) <= 16
     assert min(i["x"] for i in images) <= west and max(i["x"] + i["sizex"] for i in images) >= east
     assert max(i["y"] for i in images) >= north and min(i["y"] - i["sizey"] for i in images) <= south
     for image in images:  # the address of a tile says where it lies: Web Mercator
         z, x, y = map(int, re.findall(r"\d+", image["source"].removeprefix("http://tiles.test")))
         assert image["x"] == pytest.approx(x / 2**z * 360 - 180)
         top = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y / 2**z))))
-        assert image["y"] == pytest.approx(top) and image["source"] in asked
+        assert image["y"] == pytest.approx(top)
+    assert asked and {*asked} >= {images[0]["source"]}
 
 
 @pytest.mark.browser
