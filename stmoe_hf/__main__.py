@@ -21,7 +21,7 @@ GROUPS = {
     },
     "train": {
         "train": "train on a city or fine-tune on it, predict and score",
-        "demo": "train on a generated city A, fine-tune on B, predict and score, in minutes",
+        "demo": "a generated city: zero-shot, then fine-tuned, beside counting, in minutes",
     },
     "data": {
         "gps": "turn GPS points (csv, parquet, GeoLife) into the records of a city of any grid",
@@ -41,7 +41,7 @@ GROUPS = {
         "app": "look at forecasts in the browser",
     },
     "publish": {
-        "push": "publish a run on the Hub: model, code, pipeline and a card",
+        "push": "publish a run on the Hub (model, code, pipeline, card), or the app as a Space",
         "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     },
 }

@@ -267,6 +267,9 @@ class RunArguments(TrainingArguments):
     resume: bool = field(default=False, metadata={"help": "Go on from the last whole checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
     verbose: bool = field(default=False, metadata={"help": "Show all that is logged, and every bar of transformers."})
+    report: bool = field(
+        default=True, metadata={"help": "Write report.html, maps and people of the predictions; also --no_report."}
+    )
 
     def __post_init__(self) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():

@@ -37,7 +37,9 @@ class TrainingProgress(TrainerCallback):
     """
 
     def __init__(self, validation: PredictionWindows | None, live: bool = True, console: Console | None = None):
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        # A notebook tells its commands to print in colours, and they are in no terminal all the same.
+        is_terminal = sys.stderr.isatty()
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=is_terminal)
         self.live = live and self.console.is_terminal
         self.validation = validation
         self._bar: Progress | None = None

@@ -15,6 +15,7 @@ import pandas as pd
 from transformers import set_seed
 
 from ..evaluation.evaluate import predicted_records
+from ..report.unasked import REPORT, report_of_run
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .build import build_model, find_config
 from .command_line import DEFAULT_CONFIG, parse_arguments
@@ -77,6 +78,8 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
             text = score_beside_counting(data, predicted, results)
             folder.finish(results, predicted)
             print(text + say_what_is_there(folder, data))
+            if args.report and predicted:
+                print(report_of_run(folder.path, folder.path / REPORT))
     return results
 
 
