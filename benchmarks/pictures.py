@@ -6,13 +6,13 @@ Trains for a minute on a generated city (or takes `--run`, a run of a generated 
 and the app, in chromium (extras report, app; playwright). Look at the pictures before they are committed.
 """
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from common import arguments
 from stmoe_hf.data.synthetic import synthesize
 from stmoe_hf.report.page import write_report
 from stmoe_hf.training.command_line import parse_arguments
@@ -27,7 +27,7 @@ USERS, SEED = 100, 7
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs"))
     parser.add_argument("--run", type=Path, help="of a generated city; unset: one is trained")
     parser.add_argument("--model", help="of the app; unset: the weights that come with the package")

@@ -21,7 +21,7 @@ from stmoe_hf.evaluation.calibration import best_temperature, nll_by_temperature
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 
-SEED, EPOCHS = 1, 6
+EPOCHS = 6
 RECIPE = ["--city", "A", "--edition", "humob2024", "--config", "history", "--num_train_epochs", str(EPOCHS)]
 RECIPE += ["--validation_users", "0", "--save_strategy", "no", "--bf16", "false", "--use_cpu", "true"]
 CUT_DAY, HELD_OUT = 17, 0.3
@@ -68,29 +68,30 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True, help="folder with the file of city A")
     parser.add_argument("--runs_dir", default="runs/pretrained", help="folder for the two runs")
     parser.add_argument("--output_dir", default="stmoe_hf/pretrained", help="folder to write")
+    parser.add_argument("--seed", type=int, default=1, help="of both runs (default 1, the one that is shipped)")
     args = parser.parse_args()
     runs = Path(args.runs_dir)
-    held_out = train(runs / "held-out", args.data_dir, "--cut_day", str(CUT_DAY), "--test_fraction", str(HELD_OUT))
-    whole = train(runs / "whole", args.data_dir, "--test_fraction", "0")
-    nll = fit(held_out, args.data_dir)
+    held_out = train(runs / "held-out", args, "--cut_day", str(CUT_DAY), "--test_fraction", str(HELD_OUT))
+    whole = train(runs / "whole", args, "--test_fraction", "0")
+    nll = fit(held_out, args)
     for temperature, value in nll.items():
         print(f"temperature {temperature:.2f}: {value:.4f} nats a record")
     write(whole, held_out, Path(args.output_dir), nll)
 
 
-def train(folder: Path, data_dir: str, *options: str) -> Path:
+def train(folder: Path, args: argparse.Namespace, *options: str) -> Path:
     """A finished run of the recipe."""
     if not (folder / "all_results.json").is_file():
-        common = [*RECIPE, "--data_dir", data_dir, "--seed", str(SEED), "--output_dir", str(folder)]
+        common = [*RECIPE, "--data_dir", args.data_dir, "--seed", str(args.seed), "--output_dir", str(folder)]
         run(*parse_arguments([*common, "--min_history_days", "7" if options[0] == "--cut_day" else "14", *options]))
     return folder
 
 
-def fit(folder: Path, data_dir: str) -> dict[float, float]:
+def fit(folder: Path, args: argparse.Namespace) -> dict[float, float]:
     """Negative log-likelihood by temperature, on the people and days that a run held out."""
-    city = stmoe_hf.open_city("A", data_dir, edition="humob2024")
+    city = stmoe_hf.open_city("A", args.data_dir, edition="humob2024")
     processor = stmoe_hf.MobilityProcessor.for_data(city.grid, city.calendar)
-    rows = split_users(city, CUT_DAY, HELD_OUT, SEED).held_out
+    rows = split_users(city, CUT_DAY, HELD_OUT, args.seed).held_out
     windows = PredictionWindows(city, rows, CUT_DAY, WindowShape(15), processor)
     return nll_by_temperature(AutoModel.from_pretrained(folder), windows)
 
@@ -105,7 +106,7 @@ def write(whole: Path, held_out: Path, output: Path, nll: dict[float, float]) ->
     AutoProcessor.from_pretrained(whole).save_pretrained(output)
     for code in output.glob("*.py"):  # the package has it
         code.unlink()
-    kept = {name: record[name] for name in ("model", "data", "city", "versions")}
+    kept = {name: record[name] for name in ("model", "data", "city", "trained_on", "versions")}
     for name in ("data_dir", "data_path", "cache_dir"):
         kept["data"].pop(name, None)
     names = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "decoder", "distance_weight")
@@ -117,7 +118,7 @@ def write(whole: Path, held_out: Path, output: Path, nll: dict[float, float]) ->
         parameters=model.num_parameters(),
         users=city["users"],
         records=city["records"],
-        seed=SEED,
+        seed=record["training"]["seed"],
         epochs=EPOCHS,
         temperature=model.config.temperature,
         first=CUT_DAY,

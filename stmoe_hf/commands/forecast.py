@@ -8,11 +8,8 @@ from tqdm.auto import tqdm
 
 from ..data.errors import DataError
 from ..data.files import refuse_unwritable
-from ..data.sources import open_source
 from ..data.tables import TABLE_SUFFIXES, table_writer
-from ..model.decoding import DECODERS
-from ..prediction.forecast import ForecastSettings, forecast_city
-from ..prediction.load import find_model
+from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
 
 EPILOG = """examples:
@@ -78,6 +75,10 @@ def slots_of(text: str | None) -> list[int] | None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.sources import open_source  # heavy, and no part of the help
+    from ..prediction.forecast import ForecastSettings, forecast_city
+    from ..prediction.load import find_model
+
     settings = ForecastSettings(
         args.days, None, slots_of(args.slots), args.top_k, args.decoder, args.samples, args.batch_size
     )

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..data.files import open_aside, refuse_unwritable
-from ..model.decoding import DECODERS
-from ..prediction.predict_city import prepare_prediction
+from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
 
 
@@ -28,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..prediction.predict_city import prepare_prediction  # heavy, and no part of the help
+
     output = Path(args.output)
     refuse_unwritable(output, (".csv", ".csv.gz"))
     prediction = prepare_prediction(

@@ -22,7 +22,8 @@ from ..data.city import City
 from ..data.field import CityField
 from ..data.geography import Place
 from ..data.sources import open_source
-from ..model.decoding import SLOT_DECODERS, expected_values, temper
+from ..model.decoders import DECODERS
+from ..model.decoding import expected_values, temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar
 from .day_decoding import decode_days, draw_days
@@ -63,8 +64,8 @@ class ForecastSettings:
         for name, least in (("days", 1), ("top_k", 1), ("samples", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.decoder not in (None, "day", *SLOT_DECODERS):
-            raise ValueError(f"decoder is {self.decoder!r}; it can be day, {', '.join(SLOT_DECODERS)}")
+        if self.decoder not in (None, *DECODERS):
+            raise ValueError(f"decoder is {self.decoder!r}; it can be {', '.join(DECODERS)}")
         if self.decoder == "day" and self.top_k > 1:
             raise ValueError("the day decoder plans one day, a cell a slot: for several cells a slot leave it out")
         if self.samples and (self.top_k > 1 or self.decoder is not None):
@@ -200,7 +201,8 @@ class Forecaster:
         told = temper(output.logits, output.candidates, grid.num_cells, self.temperature)
         nothing_known = torch.isneginf(output.history).all(-1)  # [B, Q]
         if settings.chosen_by == "day":
-            chosen = decode_days(probabilities, output.candidates, output.history, inputs, exists, grid)[..., None]
+            how = (probabilities, output.candidates, output.history, inputs, exists, grid)
+            chosen = decode_days(*how, whole_days=True)[..., None]
         else:
             values = expected_values(probabilities, output.candidates, grid, settings.chosen_by)
             best = values.topk(min(settings.top_k, values.shape[-1]), dim=-1)

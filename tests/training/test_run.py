@@ -184,7 +184,8 @@ def test_a_city_that_cannot_be_trained_on_is_refused(tmp_path, capsys):
 KILLED = """
 import os, resource, signal, sys
 from stmoe_hf.training.trainer import MobilityTrainer
-from stmoe_hf.training.run import main
+from stmoe_hf.training import run
+run.DEFAULT_CONFIG = None  # as of the run that it is compared with
 how, argv = sys.argv[1], sys.argv[2:]
 save = MobilityTrainer._save_optimizer_and_scheduler
 def save_and_die(self, folder):
@@ -195,7 +196,7 @@ def save_and_die(self, folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as a full disk does: writing fails half-way
     save(self, folder)
 MobilityTrainer._save_optimizer_and_scheduler = save_and_die
-sys.exit(main(argv))
+sys.exit(run.main(argv))
 """
 
 
