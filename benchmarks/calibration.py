@@ -35,7 +35,8 @@ def main() -> None:
     model, processor = AutoModel.from_pretrained(args.model).eval(), AutoProcessor.from_pretrained(args.model)
     city = open_city(args.city, args.data_dir)
     cut_day = city.edition.cut_day if args.cut_day is None else args.cut_day
-    windows = PredictionWindows(city, rows_to_score(args.model, city), cut_day, WindowShape(), processor)
+    rows, field = rows_to_score(args.model, city), getattr(model.config, "city_field", False)
+    windows = PredictionWindows(city, rows, cut_day, WindowShape(), processor, city_field=field)
     best, hit, entropy, distance = [], [], [], []
     loads: dict[str, torch.Tensor] = {}
     with torch.no_grad():

@@ -92,8 +92,11 @@ def fit(folder: Path, args: argparse.Namespace) -> dict[float, float]:
     city = stmoe_hf.open_city("A", args.data_dir, edition="humob2024")
     processor = stmoe_hf.MobilityProcessor.for_data(city.grid, city.calendar)
     rows = split_users(city, CUT_DAY, HELD_OUT, args.seed).held_out
-    windows = PredictionWindows(city, rows, CUT_DAY, WindowShape(15), processor)
-    return nll_by_temperature(AutoModel.from_pretrained(folder), windows)
+    model = AutoModel.from_pretrained(folder)
+    windows = PredictionWindows(
+        city, rows, CUT_DAY, WindowShape(15), processor, city_field=getattr(model.config, "city_field", False)
+    )
+    return nll_by_temperature(model, windows)
 
 
 def write(whole: Path, held_out: Path, output: Path, nll: dict[float, float]) -> None:

@@ -43,7 +43,9 @@ def main() -> None:
     for name in args.cities:
         city = stmoe_hf.open_city(name, args.data_dir)
         processor = MobilityProcessor.for_data(city.grid, city.calendar)
-        windows = PredictionWindows(city, np.arange(len(city)), args.cut_day, WindowShape(15), processor)
+        # Networks without a city field are told of the others too, and do not look.
+        everybody = np.arange(len(city))
+        windows = PredictionWindows(city, everybody, args.cut_day, WindowShape(15), processor, city_field=True)
         models = ", ".join(Path(model).name for model in args.models)
         print(f"\nCity {name}, {len(windows)} people, {len(args.models)} models: {models}\n")
         print(
