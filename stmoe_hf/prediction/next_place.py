@@ -174,6 +174,9 @@ def candidates(question: Question, crowd: Crowd) -> tuple[np.ndarray, np.ndarray
 class NextPlace(nn.Module):
     """Scores of candidates [K, FEATURES] -> [K]; their softmax are the probabilities."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(len(FEATURES)))
@@ -237,7 +240,8 @@ def fit(
             some = [known[number] for number in order[first : first + batch]]
             scores = model(torch.cat([features for features, _ in some]))
             parts = scores.split([len(features) for features, _ in some])
-            loss = -sum(F.log_softmax(part, 0)[true] for part, (_, true) in zip(parts, some, strict=True)) / len(some)
+            chosen = [F.log_softmax(part, 0)[true] for part, (_, true) in zip(parts, some, strict=True)]
+            loss = -torch.stack(chosen).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
