@@ -85,7 +85,7 @@ class STMoEBertField(nn.Module):
         self.height, self.width, self.cell_km = config.grid_height, config.grid_width, config.cell_km
         self.num_slots, self.scale = config.num_slots, config.slots_per_trained_slot
         self.gate = nn.Linear(config.hidden_size + NOVELTY_FEATURES, 1)
-        self.parts = nn.Linear(config.hidden_size + 1, len(PARTS_START))
+        self.parts = nn.Linear(config.hidden_size, len(PARTS_START))
         self.linear = nn.Linear(CELL_FEATURES, 1)
         self.hidden = nn.Linear(CELL_FEATURES, config.city_field_size)
         self.of_cell = nn.Linear(config.city_field_size, config.city_field_size)
@@ -110,7 +110,7 @@ class STMoEBertField(nn.Module):
         reach = row.weight @ spread.between(cells[None], row.places[None])[0].exp().t()  # [Q, K]
         novelty = torch.sigmoid(self.novelty(row, stays))[:, None]
         candidates, counts = self.candidates(row)
-        part = self.log_parts(row, stays, len(candidates)).exp()
+        part = self.log_parts(row.states, stays, len(candidates)).exp()
         in_field = self._in_field(row, candidates, counts, cells)
         beside = reach / (1 - stays).clamp(min=1e-4)[:, None]
         new = novelty * (part[:, NEAR, None] * beside + part[:, FIELD, None] * in_field)
@@ -118,13 +118,9 @@ class STMoEBertField(nn.Module):
         ring = far.shares(row.weight, far.log_rings(row.states), cells, row.places)
         return torch.where(torch.isin(cells, row.places), known, new) + novelty * part[:, RING, None] * ring
 
-    def log_parts(self, row: RowOfQuestions, stays: Tensor, num_candidates: int) -> Tensor:
-        """[Q, 3] how a new cell is drawn, by the state and by how many cells the others were seen in.
-
-        It is not drawn beside the places if the spread reaches no unknown cell, nor by a field without candidates.
-        """
-        told = row.states.new_full((len(row.states), 1), math.log1p(len(row.cells)) / 4)
-        scores = self.parts(torch.cat([row.states, told], dim=-1)).float()
+    def log_parts(self, states: Tensor, stays: Tensor, num_candidates: int) -> Tensor:
+        """[Q, 3] how a new cell is drawn; not beside the places if the spread has no unknown cell, ..."""
+        scores = self.parts(states).float()
         impossible = torch.zeros_like(scores, dtype=torch.bool)
         impossible[:, NEAR] = stays > 1 - 1e-4
         impossible[:, FIELD] = num_candidates == 0
