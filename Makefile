@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check docs format clean
+.PHONY: demo test test-all test-engines check docs format clean
 
 .venv/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -13,10 +13,14 @@ demo: .venv/.installed ## a generated city: zero-shot, fine-tuned, beside counti
 	$(BIN)/stmoe demo --output_dir demo
 
 test: .venv/.installed ## the fast tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not engines'
 
 test-all: .venv/.installed ## the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not engines'
+
+test-engines: .venv/.installed ## on a real Ray and a real Spark (needs Java 17)
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray,spark]'
+	$(BIN)/python -m pytest -m engines
 
 check: .venv/.installed ## lint, format, types
 	$(BIN)/ruff check .

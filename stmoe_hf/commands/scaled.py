@@ -47,9 +47,9 @@ def is_scaled(args: argparse.Namespace, *others: str) -> bool:
 
 def where_and_when(args: argparse.Namespace) -> Description:
     """Grid, calendar and place of the shards."""
-    from ..scale.run import description_of
+    from ..scale.folders import Folder, description_of
 
-    found = description_of(args.like or args.input)
+    found = description_of(Folder(args.like or args.input))
     if found is not None:
         return found
     if args.like:

@@ -60,10 +60,13 @@ class Description:
         """An edition of these days."""
         return Edition(self.edition, self.calendar, self.cut_day)
 
-    def write(self, folder: Path) -> None:
+    def to_json(self) -> str:
         values = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(values, indent=2) + "\n"
+
+    def write(self, folder: Path) -> None:
         with open_aside(folder / DESCRIPTION) as file:
-            file.write(json.dumps(values, indent=2) + "\n")
+            file.write(self.to_json())
 
 
 def describe(path: str | Path) -> tuple[Path, Description] | None:

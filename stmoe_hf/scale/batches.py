@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,9 @@ from ..prediction.load import find_model, load_config, load_model, load_saved
 from ..prediction.predict import PredictionSettings, predict_windows
 from .rows import RECORD_LISTS, Quarantine, Stream, city_of_rows
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing from Python 3.11 on
+
 PEOPLE_A_BATCH = 64  # whose answers stand in memory together
 NOT_OF_THE_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # keys of a configuration
 
@@ -51,20 +54,14 @@ class Job:
     """What is done with each person; it can be pickled and sent to a worker, and called there.
 
     Attributes:
-        grid, calendar: what the records are in; a record outside of them is refused.
-        place: where the grid lies, if that is known: then answers have latitude, longitude and time.
-        model: folder or Hub id, the same on all machines; None: the weights of the package.
-        device: cpu, cuda, ...; None: a GPU if there is one.
-        weights: what `fingerprint` says of the weights; None: any. A worker that finds others refuses.
+        grid, calendar: what the records are in.
+        place: where the grid lies, if that is known.
         with_user: whether the rows have a column `user`.
     """
 
     grid: Grid = field(default_factory=Grid)
     calendar: Calendar = field(default_factory=Calendar)
     place: Place | None = None
-    model: str | None = None
-    device: str | None = None
-    weights: str | None = None
     with_user: bool = False
 
     kind: ClassVar[str] = ""
@@ -72,22 +69,22 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.place is not None and self.place.aligned:
-            raise DataError("people with calendars of their own cannot be forecast in shards: give them one calendar")
+            raise DataError("people with calendars of their own cannot be done in shards: give them one calendar")
 
     def settings(self) -> dict[str, Any]:
-        """All that the answers depend on beside the person and the weights, for people to read and to compare."""
-        return {"kind": self.kind, **asdict(replace(self, model=None, device=None, weights=None))}
+        """All that the answers depend on beside the person, for people to read and to compare."""
+        return {"kind": self.kind, **asdict(self)}
+
+    def pinned(self) -> Self:
+        """The job, bound to what it would take from the disk."""
+        return self
 
     def schema(self) -> pa.Schema:
         """Of the answers."""
         raise NotImplementedError
 
-    def load(self) -> Any:
-        """The network; called once a process."""
-        raise NotImplementedError
-
-    def table(self, network: Any, city: City) -> pd.DataFrame:
-        """The answers for some people."""
+    def answers(self, batch: pa.RecordBatch, stream: Stream) -> Iterator[pa.RecordBatch]:
+        """The answers for a few people."""
         raise NotImplementedError
 
     def __call__(
@@ -102,9 +99,40 @@ class Job:
         stream = Stream(quarantine)
         for batch in batches:
             for first in range(0, batch.num_rows, PEOPLE_A_BATCH):
-                yield from self._answers(batch.slice(first, PEOPLE_A_BATCH), stream)
+                yield from self.answers(batch.slice(first, PEOPLE_A_BATCH), stream)
 
-    def _answers(self, batch: pa.RecordBatch, stream: Stream) -> Iterator[pa.RecordBatch]:
+
+@dataclass(frozen=True)
+class NetworkJob(Job):
+    """A job of a network; a record outside of grid and calendar is refused.
+
+    Attributes:
+        model: folder or Hub id, the same on all machines; None: the weights of the package.
+        device: cpu, cuda, ...; None: a GPU if there is one.
+        weights: what `fingerprint` says of the weights; None: any. A worker that finds others refuses.
+    """
+
+    model: str | None = None
+    device: str | None = None
+    weights: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        kept = super().settings()
+        del kept["model"], kept["device"]  # where it lies and what computes it; `weights` tells what it is
+        return kept
+
+    def pinned(self) -> Self:
+        return replace(self, weights=fingerprint(self.model))
+
+    def load(self) -> Any:
+        """The network; called once a process."""
+        raise NotImplementedError
+
+    def table(self, network: Any, city: City) -> pd.DataFrame:
+        """The answers for some people."""
+        raise NotImplementedError
+
+    def answers(self, batch: pa.RecordBatch, stream: Stream) -> Iterator[pa.RecordBatch]:
         city = city_of_rows(batch, stream, self.grid, self.calendar, self.place)
         if city is None:
             return
@@ -121,7 +149,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ForecastJob(Job):
+class ForecastJob(NetworkJob):
     """Forecasts of the days after each person's last: the table of `stmoe_hf.forecast`."""
 
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
@@ -157,7 +185,7 @@ class ForecastJob(Job):
 
 
 @dataclass(frozen=True)
-class PredictJob(Job):
+class PredictJob(NetworkJob):
     """The cells of masked records, or with `cut_day` of everybody's records from that day on: uid, d, t, x, y."""
 
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
@@ -203,15 +231,15 @@ def forecast_batches(
 
 
 def forecast_job(**settings: Any) -> ForecastJob:
-    """A job from the fields of `Job` and of `ForecastSettings`: `forecast_job(days=3, grid=..., model=...)`."""
-    ours = {name: settings.pop(name) for name in list(settings) if name in Job.__dataclass_fields__}
+    """A job from the fields of `NetworkJob` and of `ForecastSettings`: `forecast_job(days=3, grid=..., model=...)`."""
+    ours = {name: settings.pop(name) for name in list(settings) if name in NetworkJob.__dataclass_fields__}
     if settings.get("slots") is not None:
         settings["slots"] = tuple(settings["slots"])  # can be hashed
     return ForecastJob(**ours, forecast=ForecastSettings(**settings))
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(job: Job) -> Any:
+def _loaded(job: NetworkJob) -> Any:
     """The network of a job, loaded once a process."""
     if job.weights is not None and (found := fingerprint(job.model)) != job.weights:
         raise DataError(f"the weights of {find_model(job.model)} are {found[:12]} here and {job.weights[:12]} there")

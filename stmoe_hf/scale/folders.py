@@ -1,4 +1,4 @@
-"""Folders wherever fsspec reaches (a path, s3://, gs://, hf://, memory://): whole files or none, and one run at a time."""
+"""Folders wherever fsspec reaches (a path, s3://, gs://, hf://, memory://): whole files or none, one run at a time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ..data.description import DESCRIPTION, Description, parse_description
 from ..data.errors import DataError
 
 LOCK = "_lock"
+OWN_DESCRIPTION = "_city.json"  # with _, or else readers of parquet take it for a part of the table
 BEAT_SECONDS = 20.0  # a run says so often that it is alive;
 STALE_SECONDS = 180.0  # one of another machine that has not for so long is dead
 
@@ -97,6 +99,20 @@ class Folder:
                 self.remove(name)
 
 
+def description_of(folder: Folder) -> Description | None:
+    """What the `_city.json` or `city.json` of a folder says; None where there is none."""
+    for name in (OWN_DESCRIPTION, DESCRIPTION):
+        if folder.exists(name):
+            return parse_description(folder.read(name), f"{folder.url}/{name}")
+    return None
+
+
+def describe_as(folder: Folder, description: Description) -> None:
+    """Write the `_city.json` of a folder of shards."""
+    with folder.open_aside(OWN_DESCRIPTION) as file:
+        file.write(description.to_json().encode())
+
+
 def state(info: dict[str, Any]) -> str:
     """What changes when a file is changed or replaced, by what its file system says of it; short."""
     text = json.dumps(info, sort_keys=True, default=str)
@@ -158,31 +174,26 @@ def _content(lock: Lock) -> bytes:
 
 def _take(folder: Folder, lock: Lock) -> None:
     for _ in range(2):
-        try:
-            with folder.fs.open(folder.path(LOCK), "xb") as file:
-                file.write(_content(lock))
-            lock.refuse_lost()
+        with contextlib.suppress(FileExistsError), folder.fs.open(folder.path(LOCK), "xb") as file:
+            file.write(_content(lock))
+            file.flush()
             return
-        except FileExistsError:
-            holder = _holder(folder)
-            if holder is not None and _alive(holder):
-                raise DataError(
-                    f"{folder.url} is written by process {holder.get('process')} of {holder.get('host')}, heard of"
-                    f" {time.time() - holder.get('alive', 0):.0f} s ago: wait for it, or give another --output"
-                ) from None
-            folder.remove(LOCK)
+        holder = _holder(folder)
+        if holder is not None and _alive(holder):
+            raise DataError(
+                f"{folder.url} is written by process {holder.get('process')} of {holder.get('host')}, heard of"
+                f" {time.time() - holder.get('alive', 0):.0f} s ago: wait for it, or give another --output"
+            )
+        folder.remove(LOCK)
     raise DataError(f"{folder.url} was taken by another run at the same time: wait for it")
 
 
 def _holder(folder: Folder) -> dict[str, Any] | None:
     """Who has the lock; None if nobody has it any more, or its file was cut off."""
     for _ in range(10):
-        try:
-            return json.loads(folder.read(LOCK))
-        except FileNotFoundError:
-            return None
-        except ValueError:  # it is being written
-            time.sleep(0.1)
+        with contextlib.suppress(ValueError):  # it is being written
+            return json.loads(folder.read(LOCK)) if folder.exists(LOCK) else None
+        time.sleep(0.1)
     return None
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes are forked from one that has imported all and begun nothing, so that only the first takes seconds."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stmoe_hf.scale.shards"])
+    return context
 
 
 class LocalEngine:
@@ -30,7 +40,7 @@ class LocalEngine:
     def _elsewhere(self, function: Callable[[Any], Any], shard: Any) -> Any:
         process = getattr(self._own, "process", None)
         if process is None:
-            process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            process = ProcessPoolExecutor(1, _context())
             self._own.process = process
             self._processes.add(process)
         try:

@@ -3,6 +3,7 @@
     OUTPUT/part-00000.parquet        answers, under the name of the file they are for
     OUTPUT/_manifest.parquet         a row a shard: hashes of its input, weights and settings, people, rows
     OUTPUT/_run.json                 settings, weights and versions of the run
+    OUTPUT/_city.json                grid, calendar and place of records
     OUTPUT/_quarantine/*.csv         rows that could not be read, with the reason
     OUTPUT/_lock                     while a run is at work
 
@@ -28,9 +29,8 @@ import pyarrow.parquet as pq
 import torch
 
 from .. import __version__
-from ..data.description import DESCRIPTION, Description, parse_description
 from ..data.errors import DataError
-from .batches import Job, fingerprint
+from .batches import Job
 from .folders import Folder, Lock, locked, state
 from .shards import QUARANTINE, SUFFIX, Done, Shard, do_shard, read_done, sha256
 
@@ -93,7 +93,7 @@ def run_shards(
         DataError: there is nothing to do, or the output belongs to another run or other settings.
     """
     inputs = shards_of(source)
-    job = replace(job, weights=fingerprint(job.model))
+    job = job.pinned()
     folder = Folder(output)
     if folder.path("").startswith(Folder(source).path("")):
         raise DataError(f"the output {output} lies within the input {source}: give another folder")
@@ -121,8 +121,8 @@ def run_shards(
         names = [f"{name} ({reason})" for name, reason in sorted(failed.items())[:SHOWN]]
         more = "; ..." if len(failed) > SHOWN else ""
         raise ShardsFailed(
-            f"{len(failed)} of {len(inputs)} shards failed {TRIES} times: {'; '.join(names)}{more}. The others are done"
-            f" in {output}; the same command tries these again"
+            f"{len(failed)} of {len(inputs)} shards failed {TRIES} times: {'; '.join(names)}{more}. The others"
+            f" are done in {output}; the same command tries these again"
         )
     return total
 
@@ -148,14 +148,6 @@ def with_columns(job: Job, source: str) -> Job:
         except pa.ArrowException:
             return job  # its shard says what is wrong
     return replace(job, with_user="user" in names)
-
-
-def description_of(folder: str) -> Description | None:
-    """What the `city.json` of a folder or URL says; None where there is none."""
-    where = Folder(folder)
-    if not where.exists(DESCRIPTION):
-        return None
-    return parse_description(where.read(DESCRIPTION), f"{where.url}/{DESCRIPTION}")
 
 
 def _work(
@@ -217,7 +209,7 @@ def _refuse_bad(done: dict[str, Done], max_bad: int, folder: Folder) -> None:
 
 def _refuse_others(folder: Folder, job: Job, replace_others: bool) -> str:
     """See to it that the output is of these settings and weights, or empty; returns the hash of both."""
-    settings = {"weights": job.weights, **json.loads(json.dumps(job.settings(), default=str))}
+    settings = json.loads(json.dumps(job.settings(), default=str))
     made_from = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     if folder.exists(RUN):
         before = json.loads(folder.read(RUN))["settings"]
