@@ -19,7 +19,7 @@ from ..helpers import ROOT
 from .fixtures import KillsAWorker, contents, job, table_of, write_shards
 
 pytestmark = pytest.mark.engines
-SETTINGS = {"slots": tuple(range(0, 48, 4))}
+SETTINGS = {"slots": tuple(range(14, 26))}
 OPTIONS = {"ray": ["--engine", "ray", "--workers", "2"], "spark": ["--engine", "spark", "--cluster", "local[2]"]}
 
 
@@ -38,7 +38,7 @@ def engine(request):
         pytest.importorskip("ray")
         from stmoe_hf.scale.on_ray import RayEngine
 
-        started = RayEngine(workers=2)
+        started = patiently(lambda: RayEngine(workers=2))
     else:
         pytest.importorskip("pyspark")
         from stmoe_hf.scale.on_spark import SparkEngine
@@ -47,6 +47,17 @@ def engine(request):
     assert started.slots == 2
     yield request.param, started
     started.close()
+
+
+def patiently(start):
+    """What `start` gives; on a busy machine Ray's own processes may wait for each other for too long, so once more."""
+    import ray
+
+    try:
+        return start()
+    except Exception:
+        ray.shutdown()
+        return start()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +149,7 @@ def test_map_batches_of_ray_data_gives_the_same_rows(model, people, here):
 
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        patiently(lambda: ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False))
     data = ray.data.read_parquet(str(people)).map_batches(Forecast, batch_format="pyarrow", concurrency=1)
     found = data.to_pandas().sort_values(["uid", "d", "t"], ignore_index=True)
     if started:
