@@ -201,7 +201,8 @@ def many(args: argparse.Namespace) -> None:
                 name = f"{folder}/p{files}"
                 counts, wall, core = timed(partition, f"{folder}/records", name, files=files)
                 print(
-                    f"{counts.people:,} people, {files} files: partition {wall:.1f} s ({core:.1f} of a core), {peak_gb():.2f} GB",
+                    f"{counts.people:,} people, {files} files: partition {wall:.1f} s ({core:.1f} of a core),"
+                    f" {peak_gb():.2f} GB",
                     flush=True,
                 )
             place = _Many(f"{folder}/run")
@@ -216,7 +217,8 @@ def many(args: argparse.Namespace) -> None:
                 _, wall, core = timed(scale_run._save, place, known, lock)
             size = Path(folder, "run", scale_run.MANIFEST).stat().st_size / 2**20
             print(
-                f"manifest of {count:,} shards: written in {wall:.1f} s ({core:.1f} of a core), {size:.0f} MB; {peak_gb():.2f} GB",
+                f"manifest of {count:,} shards: written in {wall:.1f} s ({core:.1f} of a core), {size:.0f} MB;"
+                f" {peak_gb():.2f} GB",
                 flush=True,
             )
             place.names[scale_run.MANIFEST] = {}

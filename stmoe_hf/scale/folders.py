@@ -174,9 +174,7 @@ def _content(lock: Lock) -> bytes:
 
 def _take(folder: Folder, lock: Lock) -> None:
     for _ in range(2):
-        with contextlib.suppress(FileExistsError), folder.fs.open(folder.path(LOCK), "xb") as file:
-            file.write(_content(lock))
-            file.flush()
+        if _create(folder, _content(lock)):
             return
         holder = _holder(folder)
         if holder is not None and _alive(holder):
@@ -186,6 +184,20 @@ def _take(folder: Folder, lock: Lock) -> None:
             )
         folder.remove(LOCK)
     raise DataError(f"{folder.url} was taken by another run at the same time: wait for it")
+
+
+def _create(folder: Folder, content: bytes) -> bool:
+    """Write the file of the lock if there is none; whether there was none."""
+    try:
+        with folder.fs.open(folder.path(LOCK), "xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    except (ValueError, NotImplementedError):  # a file system without a way to do both at once
+        if folder.exists(LOCK):
+            return False
+        folder.fs.pipe_file(folder.path(LOCK), content)
+    return True
 
 
 def _holder(folder: Folder) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -12,7 +12,7 @@ class RayEngine:
     """Shards as Ray tasks of one core each; the processes of Ray keep their weights between them.
 
     Args:
-        address: of a cluster; None: the one this process is in, else one on this machine.
+        address: of a cluster; None: that of RAY_ADDRESS, else one that is started on this machine.
         workers: tasks at a time; None: all cores of the cluster.
         gpus: of a GPU that a task needs, such as 0.25.
     """
@@ -24,10 +24,11 @@ class RayEngine:
             raise ValueError("--engine ray needs Ray: pip install 'stmoe-hf[ray]'") from None
         self._ray, self._started = ray, not ray.is_initialized()
         if self._started:
-            with contextlib.suppress(ConnectionError) if address is None else contextlib.nullcontext():
-                ray.init(address or "auto", log_to_driver=False, logging_level="warning")
-            if not ray.is_initialized():
-                ray.init(num_cpus=workers, log_to_driver=False, logging_level="warning", include_dashboard=False)
+            address = address or os.environ.get("RAY_ADDRESS")  # as set by `ray job submit`
+            own: dict[str, Any] = (
+                {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+            )
+            ray.init(log_to_driver=False, logging_level="warning", **own)
         self.slots = workers or int(ray.cluster_resources().get("CPU", 1))
         # We count the tries ourselves, the same on all engines.
         self._options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
