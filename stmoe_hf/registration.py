@@ -66,7 +66,7 @@ def _register_pipeline() -> None:
     )
     # What a saved pipeline repeats of this must not name a folder of this machine.
     MobilityPipeline._registered_impl = {TASK: {"impl": MobilityPipeline, "pt": (AutoModel,)}}  # type: ignore[attr-defined]
-    MobilityPipeline.day_decoder = f"{__package__}.prediction.day_decoding:decode_days"
+    MobilityPipeline.days_module = f"{__package__}.prediction.day_decoding"
 
 
 def _configurations() -> tuple:

@@ -63,6 +63,8 @@ def open_source(data: Any = None, **source: Any) -> Iterator[City]:
 
 
 def _open_files(path: str | Path | None, source: dict[str, Any]) -> City:
+    if path is not None and not Path(path).exists():  # said before what is asked of files that there are
+        raise FileNotFoundError(f"there is no file or folder {path}")
     _refuse_unknown(source, set(OF_RECORDS) - {"grid"}, "files of records")
     return open_city(source.pop("city", None), source.pop("data_dir", None), path=path, **source)
 

@@ -20,11 +20,11 @@ NUM_CANDIDATES = 32  # of a person: the most probable cells; all of the history'
 class MobilityPipeline(Pipeline):
     """Predicts the asked-for records of any number of people, with the probability of each cell.
 
-    The day decoder, which chooses a day's cells together, needs the package `stmoe_hf`: importing it names the
-    function in `day_decoder`.
+    The day decoder, which chooses a day's cells together, and drawn days need the package `stmoe_hf`: importing it
+    names the module in `days_module`.
     """
 
-    day_decoder: str | None = None  # "module:function", imported when it is first asked for
+    days_module: str | None = None  # of decode_days and draw_days, imported when they are first asked for
 
     _load_processor = True
     _load_image_processor = False
@@ -52,6 +52,7 @@ class MobilityPipeline(Pipeline):
         batch_size: int = 8,
         city: str | None = None,
         input_seq_length: int | None = None,
+        samples: int = 0,
     ) -> pd.DataFrame:
         """Predict.
 
@@ -68,10 +69,12 @@ class MobilityPipeline(Pipeline):
             input_seq_length: so many records before the first asked-for one are the history; by default all. Networks
                 of the published regime take short ones only. Predictions are not fed back here, as they are there:
                 that is what `stmoe predict --predict_seq_length` does.
+            samples: draw so many trajectories of the asked-for records of each day, in place of cells with their
+                probabilities (with the package; without top_k and decoder).
 
         Returns:
             Columns uid, d, t, rank (from 1), x, y, probability, in the order of uid, d, t, rank; every record that is
-            asked for is answered.
+            asked for is answered. With samples: uid, d, t, sample (from 0), x, y, in the order of uid, sample, d, t.
 
         Raises:
             ValueError: missing columns, a value that is no whole number, a missing uid, an unknown decoder or city, or
@@ -79,10 +82,14 @@ class MobilityPipeline(Pipeline):
         """
         if decoder not in (*SLOT_DECODERS, "day"):
             raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}, day")
-        if decoder == "day":
-            self._find_day_decoder()
-        if top_k < 1 or batch_size < 1:
-            raise ValueError(f"top_k ({top_k}) and batch_size ({batch_size}) must be at least 1")
+        if samples and (top_k, decoder) != (1, "balanced"):
+            raise ValueError("samples are whole drawn days: leave top_k and decoder out")
+        if decoder == "day" or samples:
+            self._find_days_module()
+        if top_k < 1 or batch_size < 1 or samples < 0:
+            raise ValueError(
+                f"top_k ({top_k}) and batch_size ({batch_size}) must be at least 1, samples ({samples}) 0"
+            )
         cities = list(getattr(self.model.config, "cities", None) or [])
         if city is not None and city not in cities:
             raise ValueError(f"city is {city!r}; the cities of this model are {', '.join(cities) or 'not told apart'}")
@@ -96,9 +103,12 @@ class MobilityPipeline(Pipeline):
             with torch.no_grad(), self.device_placement():
                 output = self._forward(self._ensure_tensor_on_device(inputs, self.device))
             outputs = {"asked": asked, "output": output, "inputs": inputs["inputs"]}
-            parts.append(self.postprocess(outputs, top_k, decoder, distance_weight))
-        table = pd.concat(parts, ignore_index=True)
-        return table.sort_values(["uid", "d", "t", "rank"], ignore_index=True)
+            if samples:
+                parts.append(self._drawn_days(outputs, samples))
+            else:
+                parts.append(self.postprocess(outputs, top_k, decoder, distance_weight))
+        order = ["uid", "sample", "d", "t"] if samples else ["uid", "d", "t", "rank"]
+        return pd.concat(parts, ignore_index=True).sort_values(order, ignore_index=True)
 
     def predict_trajectory(self, history: Any, slots: Any, **options: Any) -> pd.DataFrame:
         """Predict one person.
@@ -144,12 +154,7 @@ class MobilityPipeline(Pipeline):
 
     def postprocess(self, outputs: dict[str, Any], top_k: int, decoder: str, distance_weight: float) -> pd.DataFrame:
         """The table of a batch."""
-        probabilities, candidates = outputs["output"].logits.float().exp().cpu(), outputs["output"].candidates.cpu()
-        if not getattr(self.model.config, "cell_head", True):
-            # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
-            nothing_known = torch.isneginf(outputs["output"].history).all(-1).all(-1).cpu()
-            candidates[nothing_known] = -1
-            candidates[nothing_known, 0] = self.processor.grid.centre
+        probabilities, candidates = self._probabilities(outputs["output"])
         if decoder == "day":
             values = self._of_planned_days(outputs, probabilities, candidates)
         else:
@@ -171,24 +176,49 @@ class MobilityPipeline(Pipeline):
             tables.append(table[is_cell[row, :count].numpy().ravel()])
         return pd.concat(tables)
 
-    def _find_day_decoder(self) -> Any:
-        """The function that plans days; ValueError where the package or a history is missing."""
-        if not getattr(self.model.config, "history_head", False):
-            raise ValueError("the day decoder needs a network with a history head; choose another decoder")
-        if self.day_decoder is None:
-            raise ValueError("the day decoder is in the package: import stmoe_hf, or choose another decoder")
-        module, _, function = self.day_decoder.partition(":")
-        return getattr(importlib.import_module(module), function)
+    def _probabilities(self, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities [B, Q, K] of the candidates [B, K]; both on the CPU."""
+        probabilities, candidates = output.logits.float().exp().cpu(), output.candidates.cpu()
+        if not getattr(self.model.config, "cell_head", True):
+            # Of a person without history such a network knows nothing; the centre is the least far from everywhere.
+            nothing_known = torch.isneginf(output.history).all(-1).all(-1).cpu()
+            candidates[nothing_known] = -1
+            candidates[nothing_known, 0] = self.processor.grid.centre
+        return probabilities, candidates
 
-    def _of_planned_days(self, outputs: dict[str, Any], probabilities: Any, candidates: Any) -> torch.Tensor:
-        """[B, Q, K] 1 at the candidate that is planned for each record, 0 at the others, -inf at what is none."""
+    def _find_days_module(self) -> Any:
+        """The module that plans and draws days; ValueError where the package or a history is missing."""
+        if not getattr(self.model.config, "history_head", False):
+            raise ValueError("planned and drawn days need a network with a history head; choose another decoder")
+        if self.days_module is None:
+            raise ValueError("planned and drawn days are in the package: import stmoe_hf, or choose another decoder")
+        return importlib.import_module(self.days_module)
+
+    def _day_arguments(self, outputs: dict[str, Any], probabilities: Any, candidates: Any) -> tuple:
+        """What `decode_days` and `draw_days` take of a batch."""
         counts = torch.tensor([len(asked) for asked in outputs["asked"]])
         exists = torch.arange(probabilities.shape[1]) < counts[:, None]
         history, inputs = outputs["output"].history.cpu(), outputs["inputs"].cpu()
-        decode = self._find_day_decoder()
-        planned = decode(probabilities, candidates, history, inputs, exists, self.processor.grid)
+        return probabilities, candidates, history, inputs, exists, self.processor.grid
+
+    def _of_planned_days(self, outputs: dict[str, Any], probabilities: Any, candidates: Any) -> torch.Tensor:
+        """[B, Q, K] 1 at the candidate that is planned for each record, 0 at the others, -inf at what is none."""
+        arguments = self._day_arguments(outputs, probabilities, candidates)
+        planned = self._find_days_module().decode_days(*arguments)
         values = (candidates[:, None, :] == planned[..., None]).float()
         return values.masked_fill((candidates < 0)[:, None, :], -torch.inf)
+
+    def _drawn_days(self, outputs: dict[str, Any], samples: int) -> pd.DataFrame:
+        """The table of a batch, of `samples` (S) drawn trajectories in place of chosen cells."""
+        arguments = self._day_arguments(outputs, *self._probabilities(outputs["output"]))
+        drawn = self._find_days_module().draw_days(*arguments, samples=samples)  # [B, S, Q]
+        tables = []
+        for row, asked in enumerate(outputs["asked"]):
+            table = pd.concat([asked] * samples, ignore_index=True)
+            table["sample"] = np.repeat(np.arange(samples), len(asked))
+            table["x"], table["y"] = self.processor.cells_to_xy(drawn[row, :, : len(asked)].numpy().ravel())
+            tables.append(table)
+        return pd.concat(tables)
 
 
 __all__ = ["TASK", "MobilityPipeline"]

@@ -194,7 +194,8 @@ class Forecaster:
         told = temper(output.logits, output.candidates, grid.num_cells, self.temperature)
         nothing_known = torch.isneginf(output.history).all(-1)  # [B, Q]
         if settings.chosen_by == "day":
-            chosen = decode_days(probabilities, output.candidates, output.history, inputs, exists, grid)[..., None]
+            how = (probabilities, output.candidates, output.history, inputs, exists, grid)
+            chosen = decode_days(*how, whole_days=True)[..., None]
         else:
             values = expected_values(probabilities, output.candidates, grid, settings.chosen_by)
             best = values.topk(min(settings.top_k, values.shape[-1]), dim=-1)

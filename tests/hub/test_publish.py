@@ -145,8 +145,10 @@ def test_the_pipeline_refuses_what_it_cannot_do(exported, records):
         predict(records.drop(columns="t"))
     with pytest.raises(ValueError, match="a pipeline has mode, geobleu"):
         predict(records, decoder="best")
-    predict.day_decoder = None  # as where the package is not imported
-    with pytest.raises(ValueError, match="the day decoder is in the package: import stmoe_hf"):
+    with pytest.raises(ValueError, match="samples are whole drawn days"):
+        predict(records, samples=3, top_k=2)
+    predict.days_module = None  # as where the package is not imported
+    with pytest.raises(ValueError, match="drawn days are in the package: import stmoe_hf"):
         predict(records, decoder="day")
     with pytest.raises(ValueError, match="city is 'Z'; the cities of this model are humob2024-B"):
         predict(records, city="Z")
@@ -160,6 +162,20 @@ def test_the_pipeline_plans_the_days_that_the_command_plans(finished, records, t
     first = planned[planned["rank"] == 1].reset_index(drop=True)
     assert (first[["uid", "d", "t", "x", "y"]].to_numpy() == told.to_numpy()).all()
     assert planned["rank"].max() == 2
+
+
+def test_the_pipeline_draws_whole_days(finished, records):
+    predict = pipeline("mobility-prediction", model=str(finished))
+    drawn = predict(records, samples=4)
+    asked = records[records["x"] == 999]
+    assert list(drawn.columns) == ["uid", "d", "t", "sample", "x", "y"]
+    assert len(drawn) == 4 * len(asked) and drawn["sample"].nunique() == 4
+    # Cells are drawn by their probability, from the places of the past.
+    past = records.loc[records["x"] != 999, ["uid", "x", "y"]].drop_duplicates()
+    assert len(drawn.merge(past, on=["uid", "x", "y"])) == len(drawn)
+    spread = drawn.groupby(["uid", "d", "t"])[["x", "y"]].nunique().max(axis=None)
+    assert spread > 1
+    pd.testing.assert_frame_equal(predict(records, samples=4), drawn)
 
 
 def test_a_pipeline_without_a_name_takes_the_weights_of_the_package(records, tmp_path):

@@ -15,6 +15,7 @@ from ..helpers import batch, small_model
 
 GRID = Grid(40, 40)
 DAYS, SLOTS = 20, 6
+EDITION = "humob2024"
 
 
 def person(seed=0, days=DAYS):
@@ -185,3 +186,48 @@ def test_the_search_makes_a_day_better():
     score = mean_score(found, draws, steps, lengths, costs)
     for day in (top[:, 0], *draws[:8]):
         assert score >= mean_score(day.copy(), draws, steps, lengths, costs) - 1e-12
+
+
+def seen_now_and_then(seed: int, seen: int):
+    """A person of 12 places, seen in `seen` of the slots 4 to 12 of each day; the next day is asked for whole."""
+    random = np.random.default_rng(seed)
+    places = np.sort(random.choice(GRID.num_cells, 12, replace=False))
+    slot = np.stack([np.sort(random.choice(np.arange(4, 13), seen, replace=False)) for _ in range(DAYS)]).ravel()
+    day, cell = np.repeat(np.arange(DAYS), seen), random.choice(places[:5], DAYS * seen)
+    asked = np.arange(16)
+    inputs = np.zeros((len(day) + len(asked), 6), np.int64)
+    inputs[:, 0] = np.concatenate([day, np.full(len(asked), DAYS)])
+    inputs[:, 1] = np.concatenate([slot, asked])
+    inputs[:, 5] = np.concatenate([cell, np.full(len(asked), GRID.mask_id)])
+    near = -np.abs(asked[:, None] - slot) - 0.05 * (DAYS - day)
+    history = torch.full((1, len(asked), len(inputs)), -torch.inf)
+    history[0, :, : len(day)] = torch.from_numpy(near).float().log_softmax(-1)
+    hit = torch.from_numpy((cell[:, None] == places).astype(np.float32))
+    probabilities = history[:, :, : len(day)].exp() @ hit
+    exists = torch.ones(1, len(asked), dtype=torch.bool)
+    return probabilities, torch.from_numpy(places)[None], history, torch.from_numpy(inputs)[None], exists
+
+
+def expected_score(cells: np.ndarray, draws: np.ndarray) -> float:
+    """Of the cells [n] of a day, over draws [S, n]: what the day decoder aims at, by the exact metrics."""
+    cells, draws = (np.stack(GRID.xy(part), axis=-1) for part in (cells, draws))
+    return float(np.mean([geobleu(cells, draw, EDITION) - 0.012 * dtw(cells, draw, EDITION) for draw in draws]))
+
+
+def test_a_whole_day_is_planned_for_the_slots_in_which_the_person_is_usually_seen():
+    gains = []
+    for seed in range(12):
+        one = seen_now_and_then(seed, seen=6)
+        plain, whole = decode_days(*one, GRID)[0].numpy(), decode_days(*one, GRID, whole_days=True)[0].numpy()
+        assert (plain[[0, 1, 2, 3, 13, 14, 15]] == whole[[0, 1, 2, 3, 13, 14, 15]]).all()
+        inputs = one[3][0].numpy()
+        usual = inputs[inputs[:, 0] == DAYS - 1, 1]  # of the last day, which has the last word
+        draws = draw_days(*one, GRID)[0].numpy()[:, usual]
+        gains.append(expected_score(whole[usual], draws) - expected_score(plain[usual], draws))
+    assert np.mean(gains) > 0.005
+    assert np.mean(np.array(gains) > 0) > 0.7
+
+
+def test_days_of_few_records_do_not_say_when_a_person_is_seen():
+    one = seen_now_and_then(0, seen=day_decoding.USUAL_RECORDS - 1)
+    assert (decode_days(*one, GRID) == decode_days(*one, GRID, whole_days=True)).all()

@@ -167,6 +167,12 @@ def test_a_source_is_told_by_what_it_holds(records, points, tmp_path):
         assert city.place is not None
         with open_source(city) as same:
             assert same is city
+    # That there is no such file is said first, whatever else was said of it.
+    with (
+        pytest.raises(FileNotFoundError, match=r"no file or folder .*other\.csv"),
+        open_source(tmp_path / "other.csv", timezone="Europe/Berlin"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
