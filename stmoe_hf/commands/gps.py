@@ -113,7 +113,7 @@ def _run_shards(args: argparse.Namespace) -> int:
         like = fixed_description(
             args.name or "shards",
             args.timezone,
-            args.bounds,
+            tuple(args.bounds),
             args.first_date,
             args.num_days,
             cell_km=args.cell_km,

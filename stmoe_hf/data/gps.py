@@ -259,7 +259,7 @@ def fixed_description(
     if slot_minutes < 1 or 1440 % slot_minutes:
         raise DataError(f"slot_minutes is {slot_minutes}; a day must be a whole number of slots")
     nothing = np.zeros(0)
-    grid, middle = choose_grid(nothing, nothing, cell_km, tuple(bounds), None, None)
+    grid, middle = choose_grid(nothing, nothing, cell_km, bounds, None, None)
     calendar = one_calendar(nothing, 0, 1440 // slot_minutes, first_date, num_days, holidays).calendar
     cut_day = _cut_day(calendar, horizon_days)
     return Description(name, ".", grid, calendar, cut_day, Place(*middle, timezone, first_date))

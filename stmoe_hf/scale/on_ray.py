@@ -22,14 +22,15 @@ class RayEngine:
             import ray
         except ImportError:
             raise ValueError("--engine ray needs Ray: pip install 'stmoe-hf[ray]'") from None
-        self._ray, self._started = ray, not ray.is_initialized()
+        self._ray: Any = ray
+        self._started = not self._ray.is_initialized()
         if self._started:
             address = address or os.environ.get("RAY_ADDRESS")  # as set by `ray job submit`
             own: dict[str, Any] = (
                 {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
             )
-            ray.init(log_to_driver=False, logging_level="warning", **own)
-        self.slots = workers or int(ray.cluster_resources().get("CPU", 1))
+            self._ray.init(log_to_driver=False, logging_level="warning", **own)
+        self.slots = workers or int(self._ray.cluster_resources().get("CPU", 1))
         # We count the tries ourselves, the same on all engines.
         self._options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
 
