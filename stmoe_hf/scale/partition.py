@@ -280,10 +280,11 @@ def _uids(column: pa.ChunkedArray, wrong: dict[int, str], named: bool) -> tuple[
     names = coded.dictionary
     if pa.types.is_integer(names.type):
         numbers = names.to_numpy(zero_copy_only=False).astype(np.int64)
-        negative = np.flatnonzero(numbers[code] < 0) if len(numbers) else []
-        for row in map(int, negative):
-            wrong.setdefault(row, "the uid is negative")
-        return (numbers[code] if len(numbers) else np.zeros(len(code), np.int64)), None
+        if not len(numbers):
+            return np.zeros(len(code), np.int64), None
+        for row in np.flatnonzero(numbers[code] < 0):
+            wrong.setdefault(int(row), "the uid is negative")
+        return numbers[code], None
     text = np.array(names.cast(pa.string()).to_pylist(), object)
     if not len(text):
         return np.zeros(len(code), np.int64), None
