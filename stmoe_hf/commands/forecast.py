@@ -119,6 +119,6 @@ def _run_shards(args: argparse.Namespace, settings: ForecastSettings) -> int:
     if args.from_date is not None:
         settings = replace(settings, from_day=day_of(args.from_date, where.place, where.calendar))
     slots = None if settings.slots is None else tuple(settings.slots)
-    how = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
+    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
     how |= {"model": args.model, "device": args.device}
     return run_scaled(args, ForecastJob(**how, forecast=replace(settings, slots=slots)))

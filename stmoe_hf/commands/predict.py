@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..data.files import open_aside, refuse_unwritable
 from ..model.decoders import DECODERS
@@ -77,6 +78,6 @@ def _run_shards(args: argparse.Namespace) -> int:
     cut_day = (where.cut_day if args.cut_day is None else args.cut_day) if args.plain else None
     if cut_day is not None:
         refuse_cut_day(cut_day, where.calendar)
-    how = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
+    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
     how |= {"model": args.model, "device": args.device}
     return run_scaled(args, PredictJob(**how, prediction=settings, cut_day=cut_day, horizon_days=args.horizon_days))

@@ -201,7 +201,7 @@ class PredictJob(NetworkJob):
 
     def table(self, network: Any, city: City) -> pd.DataFrame:
         processor = MobilityProcessor.for_data(self.grid, self.calendar)
-        settings, tables = self.prediction, []
+        settings, tables = self.prediction, list[pd.DataFrame]()
         shape = WindowShape(self.horizon_days, settings.input_seq_length, settings.predict_seq_length)
         for row in range(len(city)):
             masked = bool(city.masked_counts[row])

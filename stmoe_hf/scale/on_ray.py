@@ -32,11 +32,15 @@ class RayEngine:
             self._ray.init(log_to_driver=False, logging_level="warning", **own)
         self.slots = workers or int(self._ray.cluster_resources().get("CPU", 1))
         # We count the tries ourselves, the same on all engines.
-        self._options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
+        self._remote = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
 
     def submit(self, function: Callable[[Any], Any], shard: Any) -> Future:
-        return self._ray.remote(**self._options)(function).remote(shard).future()
+        return self._remote.remote(function, shard).future()
 
     def close(self) -> None:
         if self._started:
             self._ray.shutdown()
+
+
+def _call(function: Callable[[Any], Any], shard: Any) -> Any:
+    return function(shard)

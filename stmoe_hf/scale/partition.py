@@ -251,8 +251,8 @@ def _times(column: pa.ChunkedArray, times_in: str | None, wrong: dict[int, str],
             wrong.setdefault(int(row), f"the time {str(column[int(row)])[:40]} is no unix time")
         return pa.array(np.round(micro).astype(np.int64)).cast(pa.timestamp("us", "UTC"))
     times = parse_times(column.to_pandas())
-    for row, reason in times.wrong.items():
-        wrong.setdefault(row, reason)
+    for place, reason in times.wrong.items():
+        wrong.setdefault(place, reason)
     stamps = pa.array(times.microseconds).cast(pa.timestamp("us"))
     good = np.ones(len(stamps), bool)
     good[list(times.wrong)] = False
@@ -280,9 +280,11 @@ def _uids(column: pa.ChunkedArray, wrong: dict[int, str], named: bool) -> tuple[
     names = coded.dictionary
     if pa.types.is_integer(names.type):
         numbers = names.to_numpy(zero_copy_only=False).astype(np.int64)
-        for row in np.flatnonzero(numbers[code] < 0) if len(numbers) else ():
+        if not len(numbers):
+            return np.zeros(len(code), np.int64), None
+        for row in np.flatnonzero(numbers[code] < 0):
             wrong.setdefault(int(row), "the uid is negative")
-        return (numbers[code] if len(numbers) else np.zeros(len(code), np.int64)), None
+        return numbers[code], None
     text = np.array(names.cast(pa.string()).to_pylist(), object)
     if not len(text):
         return np.zeros(len(code), np.int64), None
