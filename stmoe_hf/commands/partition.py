@@ -5,7 +5,6 @@ import argparse
 from tqdm.auto import tqdm
 
 from ..data.points import NAMES
-from ..scale.partition import partition
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..scale.partition import partition  # heavy, and no part of the help
+
     columns = {role: getattr(args, f"{role}_column") for role in NAMES if getattr(args, f"{role}_column")}
     with tqdm(desc="partition", unit="rows", unit_scale=True) as bar:
         counts = partition(
