@@ -1,4 +1,7 @@
-"""Publish a run: `push_to_hub.py --model runs/cityB --repo_id org/stmoe-bert-cityB [--private] [--dry_run DIR]`."""
+"""Publish a run: `push_to_hub.py --model runs/cityB --repo_id org/stmoe-bert-cityB [--private] [--dry_run DIR]`.
+
+The app as a Space: `push_to_hub.py --space org/name [--model org/stmoe-bert-cityB]`. The same as `stmoe push`.
+"""
 
 import sys
 

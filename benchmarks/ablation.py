@@ -13,7 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
-from stmoe_hf.model.decoding import SLOT_DECODERS
+from common import arguments, row, table
+from stmoe_hf.model.decoders import SLOT_DECODERS
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 
@@ -39,7 +40,7 @@ COLUMNS = ("humob2024_geobleu", "humob2024_dtw", "humob2025_geobleu", "humob2025
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", default="runs/ablation")
     parser.add_argument("--cities", nargs="+", default=["B", "D"])
@@ -49,11 +50,10 @@ def main() -> None:
     args = parser.parse_args()
     rows = {variant: [results(city, variant, args) for city in args.cities] for variant in args.variants}
     print(f"\nDays 45-59, half of the users of each city, seed {args.seed}\n")
-    print("| | parameters | " + " | ".join(f"{city} {name}" for city in args.cities for name in COLUMNS) + " |")
-    print("| --- |" + " --- |" * (1 + len(args.cities) * len(COLUMNS)))
+    table("", "parameters", *(f"{city} {name}" for city in args.cities for name in COLUMNS))
     for variant, found in rows.items():
         values = [f"{of_city[f'test_{name}']:.{2 if 'dtw' in name else 4}f}" for of_city in found for name in COLUMNS]
-        print(f"| {variant} | {found[0]['parameters']:,} | " + " | ".join(values) + " |")
+        row(variant, f"{found[0]['parameters']:,}", *values)
 
 
 def results(city: str, variant: str, args: argparse.Namespace) -> dict:

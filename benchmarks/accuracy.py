@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common import arguments, row, table
 from stmoe_hf.data.editions import find_file
 from stmoe_hf.evaluation.intervals import bootstrap
 from stmoe_hf.metrics import EDITIONS, score
@@ -32,7 +33,7 @@ MEASURES = {"geobleu": "GEO-BLEU", "dtw": "DTW km", "accuracy": "accuracy"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--predictions_dir")
     parser.add_argument("--output_dir", default="runs/accuracy")
@@ -67,8 +68,7 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
     truth = truth[truth["d"].between(args.cut_day, args.cut_day + 14)]
     print(f"\nCity {city}, days from {args.cut_day} on, {truth['uid'].nunique()} users, seeds {args.seeds}:", end=" ")
     print(f"{parameters:,} parameters, {np.mean(minutes):.1f} minutes a run (training, baselines, prediction)\n")
-    print("| | " + " | ".join(f"{edition} {name}" for edition in EDITIONS for name in MEASURES) + " |")
-    print("| --- |" + " --- |" * len(EDITIONS) * len(MEASURES))
+    table("", *(f"{edition} {name}" for edition in EDITIONS for name in MEASURES))
     ours = {edition: [score(prediction, truth, edition) for prediction in runs] for edition in EDITIONS}
     rows: dict[str, list[str]] = {"here, mean of the seeds (± between seeds)": []}
     rows["95 % interval over users"] = []
@@ -98,8 +98,8 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
                 rows[title].append(digits(name, of_users.mean()))
                 text = f"{digits(name, ahead.mean, '+')} ({bounds})"
                 rows[f"difference to {title}, 95 % interval"].append(text)
-    for row, cells in rows.items():
-        print(f"| {row} | " + " | ".join(cells) + " |")
+    for title, cells in rows.items():
+        row(title, *cells)
 
 
 def digits(name: str, value: float, sign: str = "") -> str:

@@ -9,7 +9,6 @@ the entropy of the distribution beside how far off the most probable cell is, an
 that each expert gets (an expert that sees all kinds alike has specialised in nothing that is named here).
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -17,16 +16,17 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoProcessor
 
+from common import arguments, row, table
 from stmoe_hf.data.city import City, open_city
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
-from stmoe_hf.model.modeling_stmoe_bert import CELL, DAY_OFF, SLOT
+from stmoe_hf.model.records import CELL, DAY_OFF, SLOT
 
 EDGES = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 TOP = (1, 3, 5, 10)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--city", required=True)
     parser.add_argument("--data_dir", required=True)
@@ -57,30 +57,30 @@ def main() -> None:
     best_, hit_ = torch.cat(best).numpy(), torch.cat(hit).numpy()
     entropy_, distance_ = torch.cat(entropy).numpy(), torch.cat(distance).numpy()
     print(f"{args.model}: city {args.city}, {len(windows)} users, {len(best_):,} records from day {cut_day} on\n")
-    print("| probability of the best cell | records | mean probability | share that is right |")
-    print("| --- | --- | --- | --- |")
+    table("probability of the best cell", "records", "mean probability", "share that is right")
     bins = np.clip(np.digitize(best_, EDGES) - 1, 0, len(EDGES) - 2)
     for number in np.unique(bins):
         inside = bins == number
         low, high = EDGES[number], EDGES[number + 1]
         right = hit_[inside, 0].mean()
-        print(f"| {low:.1f} - {high:.1f} | {inside.sum():,} | {best_[inside].mean():.3f} | {right:.3f} |")
-    print("\n| | " + " | ".join(f"top {k}" for k in TOP) + " |\n| --- |" + " --- |" * len(TOP))
-    print("| accuracy | " + " | ".join(f"{hit_[:, :k].any(1).mean():.3f}" for k in TOP) + " |\n")
-    print("| entropy (nats), fifths of the records | mean | accuracy | mean distance km |\n| --- | --- | --- | --- |")
+        row(f"{low:.1f} - {high:.1f}", f"{inside.sum():,}", f"{best_[inside].mean():.3f}", f"{right:.3f}")
+    print()
+    table("", *(f"top {k}" for k in TOP))
+    row("accuracy", *(f"{hit_[:, :k].any(1).mean():.3f}" for k in TOP))
+    print()
+    table("entropy (nats), fifths of the records", "mean", "accuracy", "mean distance km")
     for number, part in enumerate(np.array_split(np.argsort(entropy_, kind="stable"), 5), 1):
-        print(
-            f"| {number} | {entropy_[part].mean():.2f} | {hit_[part, 0].mean():.3f} | {distance_[part].mean():.2f} |"
-        )
+        mean, accuracy, off = entropy_[part].mean(), hit_[part, 0].mean(), distance_[part].mean()
+        row(number, f"{mean:.2f}", f"{accuracy:.3f}", f"{off:.2f}")
     if not loads:
         return
     layers, experts = next(iter(loads.values())).shape
     for layer in range(layers):
-        print(f"\n| layer {layer}, share of choices | " + " | ".join(f"expert {e}" for e in range(experts)) + " |")
-        print("| --- |" + " --- |" * experts)
+        print()
+        table(f"layer {layer}, share of choices", *(f"expert {e}" for e in range(experts)))
         for kind, load in loads.items():
             share = load[layer] / load[layer].sum()
-            print(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in share.tolist()) + " |")
+            row(kind, *(f"{value:.2f}" for value in share.tolist()))
 
 
 def rows_to_score(model: str, city: City) -> np.ndarray:

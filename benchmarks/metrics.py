@@ -8,13 +8,13 @@ sides score the same generated days on one core in one run.
 
 import inspect
 import os
-import platform
 import resource
 import time
 
 import numpy as np
 import pandas as pd
 
+from common import machine, row, table
 from stmoe_hf.metrics import EDITIONS, score
 from stmoe_hf.metrics.score import _table
 
@@ -48,10 +48,10 @@ def main() -> None:
     from stmoe_hf.metrics._kernels import dtw_day, geobleu_day
 
     random = np.random.default_rng(0)
-    table = _table(0.5)
+    weights = _table(0.5)
     a, b = days(1, 8, random)
-    geobleu_day(a[0], b[0], 3, 0.5, False, table), dtw_day(a[0], b[0], 0.5, True)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    geobleu_day(a[0], b[0], 3, 0.5, False, weights), dtw_day(a[0], b[0], 0.5, True)
+    print(machine())
     print(f"compiling, or loading what was compiled: {time.perf_counter() - start:.1f} s\n")
     try:
         from geobleu import calc_dtw_orig, calc_geobleu_orig
@@ -63,38 +63,37 @@ def main() -> None:
         print("the official package is not installed: its columns are empty\n")
     rules = EDITIONS[edition]
     print(f"One core, edition {edition}, microseconds a day (official: GEO-BLEU, DTW; here; ratio)\n")
-    print("| records a day | official GEO-BLEU | here | ratio | official DTW | here | ratio |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    table("records a day", "official GEO-BLEU", "here", "ratio", "official DTW", "here", "ratio")
     for records in RECORDS_A_DAY:
         ours, theirs = days(OUR_DAYS, records, random)
         pairs = list(zip(ours, theirs, strict=True))
 
         def all_geobleu(pairs=pairs):
             for x, y in pairs:
-                geobleu_day(x, y, rules.order, 0.5, rules.by_generated, table)
+                geobleu_day(x, y, rules.order, 0.5, rules.by_generated, weights)
 
         def all_dtw(pairs=pairs):
             for x, y in pairs:
                 dtw_day(x, y, 0.5, rules.open_start)
 
-        row = [str(records)]
-        for fast, official, arguments in (
+        cells = [str(records)]
+        for fast, official, options in (
             (all_geobleu, calc_geobleu_orig, {}),
             (all_dtw, calc_geobleu_orig and calc_dtw_orig, {"scale_factor": 2.0}),
         ):
             here = seconds(fast, 3) / OUR_DAYS
             if official is None:
-                row += ["-", f"{here * 1e6:.1f}", "-"]
+                cells += ["-", f"{here * 1e6:.1f}", "-"]
                 continue
             lists = [(x.tolist(), y.tolist()) for x, y in pairs[:OFFICIAL_DAYS]]
 
-            def slow(lists=lists, official=official, arguments=arguments):
+            def slow(lists=lists, official=official, options=options):
                 for x, y in lists:
-                    official(x, y, **arguments)
+                    official(x, y, **options)
 
             there = seconds(slow, 2) / OFFICIAL_DAYS
-            row += [f"{there * 1e6:.0f}", f"{here * 1e6:.1f}", f"{there / here:.0f}"]
-        print("| " + " | ".join(row) + " |")
+            cells += [f"{there * 1e6:.0f}", f"{here * 1e6:.1f}", f"{there / here:.0f}"]
+        row(*cells)
 
     print(f"\n{USERS} users x {DAYS} days x {RECORDS} records, both metrics and accuracy, {os.cpu_count()} cores:")
     ours, theirs = days(USERS * DAYS, RECORDS, random)

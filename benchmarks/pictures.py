@@ -6,13 +6,13 @@ Trains for a minute on a generated city (or takes `--run`, a run of a generated 
 and the app, in chromium (extras report, app; playwright). Look at the pictures before they are committed.
 """
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from common import arguments
 from stmoe_hf.data.synthetic import synthesize
 from stmoe_hf.report.page import write_report
 from stmoe_hf.training.command_line import parse_arguments
@@ -23,11 +23,12 @@ FLAGS = (
     " --disable-component-update --disable-sync"
 ).split()
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+TALL = 1700
 USERS, SEED = 100, 7
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs"))
     parser.add_argument("--run", type=Path, help="of a generated city; unset: one is trained")
     parser.add_argument("--model", help="of the app; unset: the weights that come with the package")
@@ -83,7 +84,9 @@ def picture_app(browser: Browser, model: str | None, output: Path) -> None:
             page.get_by_text("Take generated people").click()
             page.click("#forecast:enabled", timeout=120_000)
             page.frame_locator("iframe[title=report]").locator("#map-forecast .plot-container").wait_for()
-            page.screenshot(path=output / name, full_page=True)
+            page.set_viewport_size({"width": size["width"], "height": TALL})  # a frame beyond it is not painted
+            page.evaluate("window.scrollTo(0, 0)")
+            shot(page, output / name)
             page.close()
     finally:
         blocks.close()

@@ -3,11 +3,8 @@
 python benchmarks/prepare.py --output_dir DIR     # some GB; each city is made, measured and removed
 """
 
-import argparse
 import gzip
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
+from common import arguments, machine, row, table
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.sampler import LengthGroupedSampler
 from stmoe_hf.data.splits import split_users
@@ -25,24 +23,24 @@ from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
 
 USERS = (900, 9_000, 100_000)
 BATCH, BATCHES = 16, 250
+COLUMNS = ("records", "users", "generate s", "decompress s", "csv.gz to Arrow s", "M records/s", "peak RSS MB")
+COLUMNS += ("bytes a record", "open s", "windows s", "windows a minute", "padding")
 
 
-def command(*arguments: str) -> tuple[float, str]:
+def command(*options: str) -> tuple[float, str]:
     """Seconds and last line of a command of the package, in a process of its own."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "stmoe_hf", *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "stmoe_hf", *options], capture_output=True, text=True, check=True)
     return time.perf_counter() - start, done.stdout.splitlines()[-1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
     args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print("| records | users | generate s | decompress s | csv.gz to Arrow s | M records/s | peak RSS MB |", end="")
-    print(" bytes a record | open s | windows s | windows a minute | padding |")
-    print("| --- |" + " --- |" * 11)
+    print(f"{machine()}\n")
+    table(*COLUMNS)
     for users in args.users:
         folder = Path(args.output_dir) / f"{users}"
         made, _ = command("synthesize", "--city", "A", "--users", str(users), "--output_dir", str(folder))
@@ -71,12 +69,11 @@ def main() -> None:
         padding = 1 - np.mean([float(mask.float().mean()) for mask in masks])
         del batches
         size = (next((folder / "prepared").glob("*/users.arrow"))).stat().st_size / city.num_records
-        print(
-            f"| {city.num_records:,} | {users:,} | {made:.1f} | {floor:.2f} | {result['seconds']:.2f} |"
-            f" {city.num_records / result['seconds'] / 1e6:.1f} | {result['peak_rss_mb']} | {size:.2f} |"
-            f" {opened:.3f} | {indexed:.2f} | {rate:,.0f} | {padding:.1%} |",
-            flush=True,
-        )
+        seconds, records = result["seconds"], city.num_records
+        speed = f"{records / seconds / 1e6:.1f}"
+        cells = [f"{records:,}", f"{users:,}", f"{made:.1f}", f"{floor:.2f}", f"{seconds:.2f}", speed]
+        cells += [result["peak_rss_mb"], f"{size:.2f}", f"{opened:.3f}", f"{indexed:.2f}", f"{rate:,.0f}"]
+        row(*cells, f"{padding:.1%}")
         shutil.rmtree(folder)
 
 

@@ -13,7 +13,6 @@ checkpoint, from which --resume must refuse to go on, or end with the same weigh
 The exit status is 1 if anything else happened.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -28,6 +27,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from common import arguments
 from stmoe_hf.data.synthetic import synthesize
 
 SIZES = (
@@ -40,7 +40,7 @@ OF_A_SESSION = ("runtime", "per_second")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--tampers", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -60,8 +60,8 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def stmoe(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "stmoe_hf", command, *arguments], capture_output=True, text=True)
+def stmoe(command: str, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "stmoe_hf", command, *options], capture_output=True, text=True)
 
 
 def training(folder: Path, name: str) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from common import arguments, row, table
 from stmoe_hf.data.synthetic import synthesize
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
@@ -39,7 +40,7 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", default="runs/transfer")
     parser.add_argument("--config", default="configs/history.yaml")
@@ -59,10 +60,9 @@ def main() -> None:
     rows = [row for target in args.targets for row in compare(target, args, more)]
     titles = ["city", "model", *(title for title, _ in COLUMNS.values()), "minutes"]
     print(f"\nAll users from day {args.cut_day} on, seeds {args.seeds}: mean ± standard deviation between seeds\n")
-    print("| " + " | ".join(titles) + " |")
-    print("| --- |" + " --- |" * (len(titles) - 1))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    table(*titles)
+    for cells_of_row in rows:
+        row(*cells_of_row)
 
 
 def compare(target: str, args: argparse.Namespace, more: list[str]) -> list[list[str]]:

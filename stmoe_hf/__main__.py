@@ -21,7 +21,7 @@ GROUPS = {
     },
     "train": {
         "train": "train on a city or fine-tune on it, predict and score",
-        "demo": "train on a generated city A, fine-tune on B, predict and score, in minutes",
+        "demo": "a generated city: zero-shot, then fine-tuned, beside counting, in minutes",
     },
     "data": {
         "gps": "turn GPS points (csv, parquet, GeoLife) into the records of a city of any grid",
@@ -42,7 +42,7 @@ GROUPS = {
         "app": "look at forecasts in the browser",
     },
     "publish": {
-        "push": "publish a run on the Hub: model, code, pipeline and a card",
+        "push": "publish a run on the Hub (model, code, pipeline, card), or the app as a Space",
         "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     },
 }
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # other libraries' errors have lines
         return 1
     return status
 

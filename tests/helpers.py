@@ -16,6 +16,7 @@ SIZES = (
     "--hidden_size 16 --num_hidden_layers 2 --num_attention_heads 2 --intermediate_size 32 --num_experts 4"
     " --location_embedding_size 4 --history_content_size 8 --history_relation_size 4 --dropout 0.1"
     " --per_device_train_batch_size 4 --learning_rate 5e-3 --logging_steps 1 --disable_tqdm true --use_cpu true"
+    " --report false"
 ).split()
 
 NO_CELL_HEAD = ["--cell_head", "false"]

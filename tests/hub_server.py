@@ -20,6 +20,7 @@ class HubServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.uploads: dict[str, bytes] = {}
         self.repositories: dict[str, bool] = {}  # id -> private
+        self.sdks: dict[str, str | None] = {}  # id -> of a Space; None of a model
         self.commits = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -73,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             name = "/".join(part for part in (asked.get("organization"), asked["name"]) if part)
             private = asked.get("private") or asked.get("visibility") == "private"
             self.server.repositories.setdefault(name, bool(private))
+            self.server.sdks.setdefault(name, asked["sdk"] if asked.get("type") == "space" else None)
             return self.answer({"url": f"{self.server.url}/{name}", "name": name})
         if "/preupload/" in self.path:
             files = [

@@ -53,6 +53,15 @@ def test_transformers_knows_our_classes_after_an_import_in_the_middle_of_which_i
     assert not done.returncode, done.stderr
 
 
+def test_the_help_of_commands_imports_neither_torch_nor_transformers():
+    lines = ["import sys", "from stmoe_hf.__main__ import COMMANDS, main"]
+    lines += ["for name in {*COMMANDS} - {'train', 'convert'}:"]  # whose options are fields of heavy classes
+    lines += ["    try: main([name, '--help'])", "    except SystemExit: pass"]
+    lines += ["    assert not {'torch', 'transformers'} & {*sys.modules}, name"]
+    done = python("\n".join(lines))
+    assert not done.returncode, done.stderr
+
+
 def test_the_package_and_its_help_import_neither_torch_nor_transformers():
     start = time.monotonic()
     done = python(

@@ -3,7 +3,6 @@
 import argparse
 
 from ..data.errors import DataError
-from ..prediction.load import find_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..prediction.load import find_model  # heavy, and no part of the help
+
     find_model(args.model)
     try:
         from ..report.app import App, Limits

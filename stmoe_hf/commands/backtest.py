@@ -1,16 +1,19 @@
 """`stmoe backtest --points points.csv --timezone Europe/Berlin --days 7`"""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ..data.files import open_aside, refuse_unwritable
-from ..data.sources import open_source
-from ..evaluation.backtest import Backtest, backtest
-from ..prediction.load import find_model
 from .forecast import add_source_arguments, source_of
 from .options import OWN_WEIGHTS, add_device, add_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..evaluation.backtest import Backtest
 
 EPILOG = """example:
   stmoe backtest --points points.csv --timezone Europe/Berlin --days 7
@@ -26,25 +29,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--days", type=int, default=7, help="of each person's past, the last so many (default 7)")
     add_model(how, OWN_WEIGHTS, required=False)
     how.add_argument("--output", help="csv or csv.gz file to write with the table")
+    how.add_argument(
+        "--report", metavar="FILE", help="HTML file of maps and people (default report.html beside --output)"
+    )
+    how.add_argument("--no_report", action="store_true", help="write none")
     add_device(how, people=16)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.sources import open_source  # heavy, and no part of the help
+    from ..evaluation.backtest import backtest
+    from ..prediction.load import find_model
+    from ..report.evidence import of_backtest
+    from ..report.unasked import report_beside
+
     if args.days < 1:
         raise ValueError(f"days is {args.days}; it must be at least 1")
     if args.output:
         refuse_unwritable(Path(args.output), (".csv", ".csv.gz"))
+    report = _report(args)
     find_model(args.model)
     data, source = source_of(args)
     with open_source(data, **source) as city:
         found = backtest(
             city, args.days, model=args.model, device=args.device, batch_size=args.batch_size, progress=True
         )
-    print(as_text(found))
-    if args.output:
-        with open_aside(Path(args.output)) as file:
-            found.table.to_csv(file, index=False)
+        print(as_text(found))
+        if args.output:
+            with open_aside(Path(args.output)) as file:
+                found.table.to_csv(file, index=False)
+        if report is not None:
+            print(report_beside(lambda: of_backtest(city, found), report))
     return 0
+
+
+def _report(args: argparse.Namespace) -> Path | None:
+    """The file of the report, by default report.html beside --output or here; None if none is to be written."""
+    if args.report and args.no_report:
+        raise ValueError("--report and --no_report were given: leave one of them out")
+    from ..report.unasked import REPORT  # heavy, and no part of the help
+
+    if args.report:
+        refuse_unwritable(Path(args.report), (".html", ".htm"))
+        return Path(args.report)
+    return None if args.no_report else Path(args.output or REPORT).with_name(REPORT)
 
 
 def as_text(found: Backtest) -> str:

@@ -70,7 +70,13 @@ def prepare(args: argparse.Namespace) -> tuple[Path, CitySource]:
         raise DataError(f"--min_people {args.min_people} and --expansion {args.expansion:g} must be positive")
     if args.data_path is not None and not Path(args.data_path).exists():
         raise FileNotFoundError(f"there is no folder or file {args.data_path}")
-    return output, find_city(path=args.forecast if args.data_path is None else args.data_path, edition=args.edition)
+    source = find_city(path=args.forecast if args.data_path is None else args.data_path, edition=args.edition)
+    if source.place is not None and source.place.aligned:
+        print(
+            "each of these people has a calendar of their own (align), so a day holds people of different dates: the"
+            " numbers say what such a weekday is like, not who was somewhere at one time; no times are written"
+        )
+    return output, source
 
 
 def areas_of(args: argparse.Namespace, source: CitySource) -> Areas:

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 from ..data.synthetic import synthesize
-from ..training.command_line import parse_arguments
-from ..training.run import run as train
 
 # People of the generated city, share of them that is held out, and fine-tuning: minutes on two cores.
 PEOPLE = 80
@@ -21,15 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..report.unasked import REPORT, report_of_run  # heavy, and no part of the help
+    from ..training.command_line import parse_arguments
+    from ..training.run import run as train
+
     start = time.monotonic()
     folder = Path(args.output_dir)
+    (folder / REPORT).unlink(missing_ok=True)
     for part in ("data", "zero-shot", "cityB"):
         shutil.rmtree(folder / part, ignore_errors=True)
     print(f"generating city B, {PEOPLE} people (generated, not real ones)")
     synthesize("B", PEOPLE, seed=args.seed, output_dir=folder / "data")
     common = ["--city", "B", "--data_dir", str(folder / "data"), "--model_path", "pretrained", "--decoder", "day"]
     common += ["--disable_tqdm", "true", "--test_fraction", str(TEST_FRACTION), "--seed", str(args.seed)]
-    common += ["--validation_users", "0"]
+    common += ["--validation_users", "0", "--report", "false"]
     print("\nzero-shot: the weights of the package, which never saw this city")
     zero_shot = train(
         *parse_arguments([*common, "--num_train_epochs", "0", "--output_dir", str(folder / "zero-shot")])
@@ -39,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for name, results in (("zero-shot", zero_shot), ("fine-tuned", tuned)):
         scores = f"GEO-BLEU {results['test_humob2024_geobleu']:.4f}, DTW {results['test_humob2024_dtw']:.2f} km"
         print(f"{name:12}{scores} (edition humob2024)")
+    print(report_of_run(folder / "cityB", folder / REPORT))
     print(
         f"The demo took {time.monotonic() - start:.0f} s. These people are generated: real scores are in the README."
     )

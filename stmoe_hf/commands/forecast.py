@@ -1,21 +1,23 @@
 """`stmoe forecast --points points.csv --timezone Europe/Berlin --days 7 --output forecast.parquet`"""
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from ..data.errors import DataError
 from ..data.files import refuse_unwritable
-from ..data.sources import open_source
 from ..data.tables import TABLE_SUFFIXES, table_writer
-from ..model.decoding import DECODERS
-from ..prediction.forecast import ForecastSettings, day_of, forecast_city
-from ..prediction.load import find_model
+from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
 from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
+
+if TYPE_CHECKING:
+    from ..prediction.forecast import ForecastSettings
 
 EPILOG = """examples:
   stmoe forecast --points points.csv --timezone Europe/Berlin --days 7 --output week.parquet
@@ -84,6 +86,10 @@ def slots_of(text: str | None) -> list[int] | None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.sources import open_source  # heavy, and no part of the help
+    from ..prediction.forecast import ForecastSettings, forecast_city
+    from ..prediction.load import find_model
+
     settings = ForecastSettings(
         args.days, None, slots_of(args.slots), args.top_k, args.decoder, args.samples, args.batch_size
     )
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_shards(args: argparse.Namespace, settings: ForecastSettings) -> int:
+    from ..prediction.forecast import day_of
     from ..scale.batches import ForecastJob
 
     where = where_and_when(args)

@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bad_rows", help="csv file to write with file, line and reason of each point left out")
     parser.add_argument("--align", choices=ALIGN, help="give each person a calendar of their own, with true weekdays")
     parser.add_argument(
-        "--outliers", choices=OUTLIERS, default="refuse", help="times that are years away from all others"
+        "--outliers",
+        choices=OUTLIERS,
+        default="refuse",
+        help="times that are years away from all others; drop: also places far from where most points are",
     )
     parser.add_argument("--time_format", help="of times that are not in ISO 8601, such as '%%d/%%m/%%Y %%H:%%M'")
     parser.add_argument("--columns", help="names of the columns of files without a header, such as uid,-,lat,lng,time")

@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import open_aside, refuse_unwritable
-from ..data.splits import refuse_cut_day
-from ..model.decoding import DECODERS
-from ..prediction.load import find_model
-from ..prediction.predict_city import prediction_settings, prepare_prediction
+from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
 from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
 
@@ -35,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if is_scaled(args, "city", "data_dir", "data_path"):
         return _run_shards(args)
+    from ..prediction.predict_city import prepare_prediction  # heavy, and no part of the help
+
     output = Path(args.output)
     refuse_unwritable(output, (".csv", ".csv.gz"))
     prediction = prepare_prediction(
@@ -63,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_shards(args: argparse.Namespace) -> int:
+    from ..data.splits import refuse_cut_day
+    from ..prediction.load import find_model
+    from ..prediction.predict_city import prediction_settings
     from ..scale.batches import PredictJob
 
     where = where_and_when(args)

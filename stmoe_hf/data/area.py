@@ -32,8 +32,11 @@ def choose_grid(
     bounds: tuple[float, float, float, float] | None = None,
     grid_size: tuple[int, int] | None = None,
     like: Description | None = None,
+    drop: bool = False,
 ) -> tuple[Grid, tuple[float, float]]:
     """The grid of points [n], and the latitude and longitude of its middle; fitted where nothing says what it is.
+
+    A grid that is fitted holds every point if it is compact, and else the areas with most of them; `drop`: these only.
 
     Raises:
         DataError: the bounds are none, the city `like` has no place, or the grid would lie at a pole or be too large.
@@ -58,11 +61,22 @@ def choose_grid(
     if grid_size is not None:
         middle = _on_earth(np.median(latitude), longitude[0] + np.median(around))
         return Grid(grid_size[0], grid_size[1], cell_km), middle
-    return _fit(latitude, around, longitude[0], cell_km)
+    return _fit(latitude, around, longitude[0], cell_km, drop)
 
 
-def _fit(latitude: np.ndarray, around: np.ndarray, origin: float, cell_km: float) -> tuple[Grid, tuple[float, float]]:
-    """The grid over all points if it is compact, else over the areas with most of them."""
+def far_from_most(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Which points [n] lie in an area with few of them, apart from where most are."""
+    area = _areas(latitude, (longitude - longitude[0] + 180) % 360 - 180)
+    counts = np.bincount(area)
+    few = counts < LEAST_SHARE * len(area)
+    few[counts.argmax()] = False
+    return few[area]
+
+
+def _fit(
+    latitude: np.ndarray, around: np.ndarray, origin: float, cell_km: float, drop: bool
+) -> tuple[Grid, tuple[float, float]]:
+    """The grid over all points if it is compact, else (or to `drop` the others) over the areas with most of them."""
 
     def box(rows: np.ndarray) -> tuple[Grid, tuple[float, float]]:
         lat, lon = latitude[rows], origin + around[rows]
@@ -74,7 +88,7 @@ def _fit(latitude: np.ndarray, around: np.ndarray, origin: float, cell_km: float
 
     everything = np.ones(len(latitude), bool)
     whole = cells(everything)
-    if max(whole.width, whole.height) <= COMPACT_CELLS:
+    if max(whole.width, whole.height) <= COMPACT_CELLS and not drop:
         return box(everything)
     area = _areas(latitude, around)
     counts = np.bincount(area)

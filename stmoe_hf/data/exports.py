@@ -69,7 +69,7 @@ def feature_collection(
     styled = (
         table if style is None else pd.concat([table.reset_index(drop=True), style.reset_index(drop=True)], axis=1)
     )
-    properties = styled.astype(object).where(styled.notna(), None).to_dict("records")
+    properties = styled.astype(object).where(styled.notna(), None).to_dict("records")  # type: ignore[call-overload]
     features = [
         {"type": "Feature", "geometry": shape, "properties": values}
         for shape, values in zip(geometry, properties, strict=True)

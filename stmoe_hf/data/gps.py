@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..model.spacetime import Calendar
+from ..model.spacetime import Calendar, Grid
 from ..model.tables import shown
-from .area import choose_grid, refuse_exchanged
+from .area import choose_grid, far_from_most, refuse_exchanged
 from .calendars import iso, one_calendar, own_calendars, stray, stray_of_person
 from .description import USERS, Description
 from .errors import DataError
@@ -127,7 +127,8 @@ def points_to_city(
         horizon_days: the last so many days are to be predicted (a fifth of all days, if that is less).
         skip_bad: leave points without user, time or possible coordinates out, and count them.
         outliers: what becomes of times that are years away from all others: refuse, drop or keep them. Of aligned
-            people they are always dropped, and named.
+            people they are always dropped, and named. In space nothing is refused: a fitted grid leaves out what
+            would make it very large, and names it; drop leaves out all places far from where most points are.
         columns: what the columns user, latitude, longitude, time are called, where not as in `NAMES`.
 
     Raises:
@@ -195,7 +196,8 @@ def points_to_city(
 
     if bounds is None and like is None:
         refuse_exchanged(latitude, longitude, timezone)
-    grid, middle = choose_grid(latitude, longitude, cell_km, bounds, grid_size, like)
+    is_fitted = bounds is None and grid_size is None and like is None
+    grid, middle = choose_grid(latitude, longitude, cell_km, bounds, grid_size, like, drop=outliers == "drop")
     place = Place(*middle, timezone, "1970-01-01")
     x, y = place.to_xy(latitude, longitude, grid)
     inside = (x >= 1) & (x <= grid.width) & (y >= 1) & (y <= grid.height)
@@ -205,8 +207,10 @@ def points_to_city(
         exchanged = (x >= 1) & (x <= grid.width) & (y >= 1) & (y <= grid.height)
         hint = "; latitude and longitude look exchanged" if exchanged.mean() > 0.5 else ""
         raise DataError(f"none of the {len(inside):,} points lies in the grid{hint}")
-    if not inside.all() and bounds is None and grid_size is None and like is None:
-        said.append(_outside_fitted(points, row, latitude, longitude, person, inside))
+    if is_fitted:
+        remarks, left_out = _far_away(points, row, latitude, longitude, inside, grid)
+        said += remarks
+        bad += left_out
 
     slots = 1440 // slot_minutes if like is None else like.calendar.num_slots
     if num_days is None and like is not None:
@@ -273,15 +277,26 @@ def _named(rows: list[BadRow]) -> str:
     return "; ".join(map(str, rows[:SHOWN])) + ("; ..." if len(rows) > SHOWN else "")
 
 
-def _outside_fitted(points: Points, row, latitude, longitude, person, inside) -> str:
-    """What lies outside of a grid that was fitted to where most points are."""
-    first = int(np.argmin(inside))
-    where = points.where(int(row[first]))
-    return (
-        f"{(~inside).sum():,} points of {len(np.unique(person[~inside])):,} people lie outside of the grid, which is"
-        f" fitted to where most points are, first {where}: latitude {latitude[first]:g}, longitude"
-        f" {longitude[first]:g}. bounds or grid_size choose another"
-    )
+def _far_away(points: Points, row, latitude, longitude, inside, grid: Grid) -> tuple[list[str], list[BadRow]]:
+    """What to say of points that a fitted grid leaves out, or that make it large; those that it leaves out."""
+
+    def rows(which: np.ndarray) -> list[BadRow]:
+        reason = {int(row[i]): f"latitude {latitude[i]:g}, longitude {longitude[i]:g}" for i in np.flatnonzero(which)}
+        return points.bad_rows(reason)
+
+    if not inside.all():
+        outside = rows(~inside)
+        text = (
+            f"{len(outside):,} points lie outside of the grid, which is fitted to where most points are, and are left"
+        )
+        return [f"{text} out: {_named(outside)}. bounds or grid_size choose another grid"], outside
+    far = far_from_most(latitude, longitude)
+    without, _ = choose_grid(latitude[~far], longitude[~far], grid.cell_km)
+    if not far.any() or 2 * without.num_cells > grid.num_cells:
+        return [], []
+    text = f"{far.sum():,} points far from all others make the grid {grid.width} x {grid.height} cells in place of"
+    text += f" {without.width} x {without.height}: {_named(rows(far))}. outliers drop leaves them out"
+    return [text], []
 
 
 def _checked(
@@ -291,7 +306,7 @@ def _checked(
     table = points.table
     reasons: dict[int, str] = {}
     for role in ("user", "time"):
-        lost = table[role].isna().to_numpy(bool)
+        lost: np.ndarray = table[role].isna().to_numpy(bool)
         if not pd.api.types.is_numeric_dtype(table[role]) and not pd.api.types.is_datetime64_any_dtype(table[role]):
             words = table[role].astype("str")
             lost = lost | ((words == "") | words.str.isspace()).to_numpy(bool, na_value=False)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..model.spacetime import Calendar, Grid
 from .errors import DataError
 from .files import aside_of, open_aside, sweep
-from .readers import Records, stream_records, where
+from .readers import Records, stream_parts, stream_records, where
 
 USERS_FILE = "users.arrow"
 DIGEST_FILE = "users.json"  # state and digest of the file of users
@@ -110,7 +110,7 @@ def _users_in_order(files: list[Path], grid: Grid, calendar: Calendar, progress)
     """Users of files that are in order, as they are read; the last user of a block may go on in the next."""
     waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     last_uid, last_time, last = -1, -1, (Path(), 0)
-    for records in _stream(files, grid, calendar, progress):
+    for records in stream_parts(files, stream_records, grid, calendar, progress):
         time = _time(records, calendar)
         uid_step = np.diff(records.uid, prepend=last_uid)
         time_step = np.diff(time, prepend=last_time)
@@ -140,9 +140,12 @@ _SPILLED = np.dtype([("uid", np.int64), ("row", np.int64), ("time", np.int32), (
 def _users_sorted(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, progress) -> Iterator[_Users]:
     """Users of files in any order: records are dealt on disk into ranges of uids that fit into memory, then sorted."""
     starts: list[tuple[int, Path]] = []  # first row of each file
-    rows, uids, counts = 0, np.empty(0, np.int64), np.empty(0, np.int64)
+    part: np.ndarray
+    uids: np.ndarray = np.empty(0, np.int64)
+    counts: np.ndarray = np.empty(0, np.int64)
+    rows = 0
     with open(folder / "spilled", "wb") as spilled:
-        for records in _stream(files, grid, calendar, progress):
+        for records in stream_parts(files, stream_records, grid, calendar, progress):
             part = np.empty(len(records), _SPILLED)
             part["uid"], part["time"], part["cell"] = records.uid, _time(records, calendar), records.cell
             part["row"] = rows + np.arange(len(records))
@@ -214,11 +217,6 @@ def _write(users: Iterator[_Users], grid: Grid, calendar: Calendar, folder: Path
                     for name, kind in kinds.items()
                 ]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
-
-
-def _stream(files: list[Path], grid: Grid, calendar: Calendar, progress) -> Iterator[Records]:
-    for file in files:
-        yield from stream_records(file, grid, calendar, progress)
 
 
 def _time(records: Records, calendar: Calendar) -> np.ndarray:

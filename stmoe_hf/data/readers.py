@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from .opening import (
     told,
 )
 
+Part = TypeVar("Part")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 BLOCK_BYTES = 8 << 20  # of text that is parsed at a time
 PARQUET_ROWS = 1 << 19
@@ -99,20 +100,34 @@ def part_files(path: str | Path) -> list[Path]:
     return parts
 
 
-def stream_records(path: str | Path, grid: Grid, calendar: Calendar, progress: Any = None) -> Iterator[Records]:
+def stream_parts(parts: list[Path], read: Callable[..., Iterator[Part]], *arguments: Any) -> Iterator[Part]:
+    """What `stream_records` or `stream_blocks` gives of each part; of several, some may be empty, but not all."""
+    found = False
+    for part in parts:
+        for block in read(part, *arguments, may_be_empty=len(parts) > 1):
+            found = True
+            yield block
+    if not found:
+        raise DataError(f"the folder {parts[0].parent} holds no record")
+
+
+def stream_records(
+    path: str | Path, grid: Grid, calendar: Calendar, progress: Any = None, may_be_empty: bool = False
+) -> Iterator[Records]:
     """Check the records uid,d,t,x,y of a csv or parquet file block by block, in the order of the file.
 
     Args:
         path: the file.
         grid, calendar: what the records are checked against.
         progress: called with the number of bytes read since the last call.
+        may_be_empty: a file without a record, as Spark writes among others, is no mistake.
 
     Raises:
         DataError: naming file and line: wrong columns, no number, a value out of range, a half-masked cell, an
             unreadable or empty file.
         FileNotFoundError: there is no such file.
     """
-    for block in stream_blocks(path, progress):
+    for block in stream_blocks(path, progress, may_be_empty):
         uid, d, t = (block.values[name] for name in KEY_COLUMNS)
         x, y = block.xy()
         masked = _check_ranges(block, grid, calendar, x, y)
@@ -120,7 +135,7 @@ def stream_records(path: str | Path, grid: Grid, calendar: Calendar, progress: A
         yield Records(block.path, block.first, uid, d, t, cell)
 
 
-def stream_blocks(path: str | Path, progress: Any = None) -> Iterator[Block]:
+def stream_blocks(path: str | Path, progress: Any = None, may_be_empty: bool = False) -> Iterator[Block]:
     """The rows of a csv or parquet file block by block, of which only x and y may be missing.
 
     Text may be packed (gzip, bz2, xz, a zip archive of one file) and separated by commas, semicolons, tabs or bars;
@@ -140,7 +155,7 @@ def stream_blocks(path: str | Path, progress: Any = None) -> Iterator[Block]:
             continue
         yield _block(path, first, frame)
         first += len(frame)
-    if not first:
+    if not first and not may_be_empty:
         raise DataError(f"{path} holds no record")
 
 

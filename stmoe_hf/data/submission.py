@@ -17,7 +17,7 @@ from .description import describe
 from .editions import find_file, get_edition
 from .errors import DataError
 from .opening import is_parquet, read_header, rows_by_line
-from .readers import no_whole, part_files, read_plainly, stream_blocks, stream_records
+from .readers import no_whole, part_files, read_plainly, stream_blocks, stream_parts, stream_records
 
 KEYS = list(KEY_COLUMNS)
 
@@ -45,7 +45,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         FileNotFoundError: there is no such file. DataError: naming file and line, it cannot be read, lacks a column or
             has a value that is no whole number.
     """
-    blocks = [block for part in part_files(path) for block in stream_blocks(part)]
+    blocks = list(stream_parts(part_files(path), stream_blocks))
     columns = {name: np.concatenate([block.values[name] for block in blocks]) for name in RECORD_COLUMNS}
     for name in ("x", "y"):
         missing = np.concatenate([getattr(block, f"empty_{name}") for block in blocks])
@@ -99,11 +99,10 @@ def find_asked_for(path: str | Path, city: str | None = None, edition: str | Non
         if path.is_dir():
             path, _ = find_file(city, path, rules.name)
     masked, late = [], []
-    for part in part_files(path):
-        for block in stream_records(part, grid, rules.calendar):
-            keys = pd.DataFrame({"uid": block.uid, "d": block.day, "t": block.slot})
-            masked.append(keys[block.cell == grid.mask_id])
-            late.append(keys[block.day >= rules.cut_day])
+    for block in stream_parts(part_files(path), stream_records, grid, rules.calendar):
+        keys = pd.DataFrame({"uid": block.uid, "d": block.day, "t": block.slot})
+        masked.append(keys[block.cell == grid.mask_id])
+        late.append(keys[block.day >= rules.cut_day])
     asked, what = pd.concat(masked), "masked records"
     if not len(asked):
         asked, what = pd.concat(late), f"records from day {rules.cut_day} on, since none is masked"

@@ -150,6 +150,7 @@ def _unix(number: np.ndarray, values: pd.Series) -> Times:
             f"the times are numbers such as {middle:g}, which are no unix times in seconds, milliseconds,"
             " microseconds or nanoseconds; turn them into times first, or give their time_format"
         )
+    micro: np.ndarray
     exact = values if pd.api.types.is_integer_dtype(values) else None
     if exact is not None and unit in ("microseconds", "nanoseconds"):
         divisor = 1 if unit == "microseconds" else 1000

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 from transformers import pipeline
 
 from ..data.description import OWN
@@ -18,8 +20,13 @@ from ..evaluation.baselines import BASELINES
 from ..metrics import EDITIONS
 from ..model.pipeline_stmoe_bert import TASK
 from ..prediction.load import PROCESSOR_FILE, load_saved
+from ..report.evidence import of_run
+from ..report.pictures import can_draw, draw_pictures
+from ..report.unasked import UNASKED_PEOPLE
 from ..training.arguments import DataArguments, ModelArguments, with_true_names
+from .upload import upload
 
+logger = logging.getLogger(__name__)
 MEASURES = {"geobleu": ("GEO-BLEU", "higher is better"), "dtw": ("DTW (km)", "lower is better")}
 RUN_FILES = ("run.json", "all_results.json")
 # Arguments that the card repeats where they were given (not their paths: those are of one machine), and always.
@@ -35,11 +42,7 @@ RUN_ARGUMENTS = (
 )
 
 
-class HubError(OSError):
-    """What went wrong with the Hub, and what to do."""
-
-
-def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
+def export(run: str | Path, folder: str | Path, repo_id: str, *, datasets: Sequence[str] = ()) -> Path:
     """Write the folder that is uploaded: model, processor, their code, the pipeline, results and the card.
 
     It loads where only transformers is installed: `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
@@ -48,11 +51,14 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         run: folder of a run (`stmoe train --output_dir`).
         folder: to be written; refused if it holds anything.
         repo_id: the name under which the card shows the model.
+        datasets: names on the Hub of the data that the run was trained on, for the card's metadata.
 
     Raises:
-        FileNotFoundError: what the run lacks. FileExistsError: the folder is not empty.
+        FileNotFoundError: what the run lacks. FileExistsError: the folder is not empty. ValueError: a name is none.
     """
     run, folder = Path(run), Path(folder)
+    for name in datasets:
+        validate_repo_id(name)
     for name in ("config.json", *RUN_FILES):
         if not (run / name).is_file():
             raise FileNotFoundError(f"{run} is not the folder of a finished run: it has no {name}")
@@ -65,47 +71,47 @@ def export(run: str | Path, folder: str | Path, repo_id: str) -> Path:
         results = json.loads((run / "all_results.json").read_text())
         record = json.loads((run / "run.json").read_text())
         (aside / "all_results.json").write_text(json.dumps(results, indent=2) + "\n")
-        card(results, record, model, repo_id).save(aside / "README.md")
+        pictures = _pictures(run, aside)
+        card(results, record, model, repo_id, datasets, pictures).save(aside / "README.md")
         for path in aside.iterdir():  # weights are written as their owner's only
             give_usual_mode(path)
     return folder
 
 
-def push(run: str | Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Upload a run as one commit: all of it, or nothing. A second call goes on where a broken one ended.
-
-    Returns:
-        The address of the model.
-
-    Raises:
-        HubError: the Hub refused the token or the repository, or could not be reached; with what to do.
-        ValueError: `repo_id` is no name of a repository.
-    """
-    api = HfApi(token=token)
+def push(
+    run: str | Path, repo_id: str, *, private: bool = False, token: str | None = None, datasets: Sequence[str] = ()
+) -> str:
+    """Upload a run as one commit; other arguments as of `export`, errors and what is returned as of `upload`."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = export(run, Path(temporary) / "model", repo_id)
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload of a stmoe_hf run")
-        except HfHubHTTPError as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403):
-                text = f"the Hub refused to write to {repo_id}: give a token that may write there (`hf auth login`)"
-            else:
-                text = f"the Hub answered {status} to the upload to {repo_id}; nothing was published, try again"
-            raise HubError(text) from None
-        except ValueError:  # a repository that cannot be called so
-            raise
-        except Exception as error:  # of whatever HTTP library the client carries
-            reason = type(error).__name__
-            raise HubError(
-                f"the Hub at {api.endpoint} could not be reached ({reason}); nothing was published, try again"
-            ) from None
-    return f"{api.endpoint}/{repo_id}"
+        folder = export(run, Path(temporary) / "model", repo_id, datasets=datasets)
+        return upload(folder, repo_id, "Upload of a stmoe_hf run", private=private, token=token)
 
 
-def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: str) -> ModelCard:
-    """The model card of a run, from `all_results.json` and `run.json` (nothing that names a machine or a user)."""
+def _pictures(run: Path, folder: Path) -> dict[str, str]:
+    """Name -> text of the pictures that were drawn; none without matplotlib, or where the data are no more there."""
+    if not can_draw():
+        return {}
+    try:
+        return draw_pictures(of_run(run, UNASKED_PEOPLE), folder)
+    except (ValueError, OSError) as error:
+        logger.info("the card has no pictures: %s", error)
+        return {}
+
+
+def card(
+    results: dict[str, Any],
+    record: dict[str, Any],
+    model: Any,
+    repo_id: str,
+    datasets: Sequence[str] = (),
+    pictures: dict[str, str] | None = None,
+) -> ModelCard:
+    """The model card of a run, from `all_results.json` and `run.json` (nothing that names a machine or a user).
+
+    Args:
+        datasets: names on the Hub of what it was trained on.
+        pictures: file beside the card -> what is to be seen in it.
+    """
     city, data = record["city"], record["data"]
     scored = "test_users" in results
     evaluation = [
@@ -128,6 +134,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         pipeline_tag="other",
         tags=["human-mobility", "trajectories", "mixture-of-experts", "stmoe-bert"],
         base_model=_on_the_hub(record["model"].get("model_path")),
+        datasets=list(datasets) or None,
         model_name=repo_id.rpartition("/")[2],
         eval_results=evaluation or None,
     )
@@ -155,6 +162,7 @@ def card(results: dict[str, Any], record: dict[str, Any], model: Any, repo_id: s
         seed=results["seed"],
         decoder=results["decoder"],
         scores=_scores(results) if scored else "This run held no users out, so it has no scores.",
+        pictures="".join(f"\n![{text}]({name})\n\n{text}\n" for name, text in (pictures or {}).items()),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     )
     return ModelCard(text)
@@ -244,7 +252,7 @@ Processes: {processes}, each with this batch size.
 Editions of the metrics cannot be compared with each other. GEO-BLEU: higher is better; DTW: lower is better.
 
 {scores}
-
+{pictures}
 The decoder `day` chooses a whole day at once and needs the package: the pipeline has the others.
 
 ```

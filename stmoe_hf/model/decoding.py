@@ -10,10 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from .decoders import SLOT_DECODERS
 from .spacetime import Grid
-
-SLOT_DECODERS = ("mode", "geobleu", "dtw", "balanced")
-DECODERS = (*SLOT_DECODERS, "day")
 
 # Decay of GEO-BLEU's proximity by cell (Shimizu et al., 2022; the challenge's beta).
 PROXIMITY_BETA = 0.5

@@ -150,6 +150,12 @@ class STMoEBertLayer(BertLayer):
             self.intermediate = STMoEBertSparseMoeBlock(config)
             self.output = STMoEBertAddNorm(config)
 
+    def forward(self, hidden_states: Tensor, *args, **kwargs) -> Tensor:
+        if hidden_states.numel():
+            return super().forward(hidden_states, *args, **kwargs)
+        # Heads of nothing have no shape: an empty batch goes past the attention.
+        return self.output(self.intermediate(hidden_states), hidden_states)
+
 
 class STMoEBertEncoder(BertEncoder):
     def __init__(self, config: STMoEBertConfig):

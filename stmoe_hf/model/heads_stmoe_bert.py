@@ -207,7 +207,8 @@ class STMoEBertHistoryHead(nn.Module):
             bucket = far.clamp(max=self.num_day_buckets - 1)[days.clamp(max=FARTHEST_DAYS - 1)]
             of_slots = self._trained_slot(q[..., SLOT]) * self.trained_num_slots + self._trained_slot(h[..., SLOT])
             index = of_slots * self.num_day_buckets + bucket
-            table = self.relation(self._relation_features().to(self.slot_decay.dtype))  # a quantised layer has another
+            # Flat, as a quantised layer takes rows; its weight has another dtype.
+            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
             scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
         if self.query is not None:
             states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from transformers import Pipeline
 
-from .decoding import BALANCED_DISTANCE_WEIGHT, SLOT_DECODERS, expected_values
+from .decoders import DECODERS
+from .decoding import BALANCED_DISTANCE_WEIGHT, expected_values
 from .records import find_masked
 from .tables import record_columns, to_table
 
@@ -80,8 +81,8 @@ class MobilityPipeline(Pipeline):
             ValueError: missing columns, a value that is no whole number, a missing uid, an unknown decoder or city, or
                 nothing that is asked for.
         """
-        if decoder not in (*SLOT_DECODERS, "day"):
-            raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(SLOT_DECODERS)}, day")
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder is {decoder!r}; a pipeline has {', '.join(DECODERS)}")
         if samples and (top_k, decoder) != (1, "balanced"):
             raise ValueError("samples are whole drawn days: leave top_k and decoder out")
         if decoder == "day" or samples:

@@ -132,8 +132,9 @@ class MobilityProcessor(ProcessorMixin):
 
         Returns:
             `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T] and `city` [B] if the windows have them.
+            No windows give an empty batch, which the network takes.
         """
-        rows, width = len(windows), max(len(window["inputs"]) for window in windows)
+        rows, width = len(windows), max((len(window["inputs"]) for window in windows), default=0)
         inputs = np.zeros((rows, width, len(INPUT_COLUMNS)), np.int64)
         inputs[:, :, -1] = self.grid.pad_id
         attention_mask = np.zeros((rows, width), np.int64)
@@ -145,11 +146,12 @@ class MobilityProcessor(ProcessorMixin):
             if "labels" in window:
                 labels[row, :length] = window["labels"]
         batch = {"inputs": torch.from_numpy(inputs), "attention_mask": torch.from_numpy(attention_mask)}
-        if "labels" in windows[0]:
+        first = windows[0] if rows else {}
+        if "labels" in first:
             batch["labels"] = torch.from_numpy(labels)
-        if "city" in windows[0]:
+        if "city" in first:
             batch["city"] = torch.tensor([int(window["city"]) for window in windows])
-        if "asked_alone" in windows[0]:
+        if "asked_alone" in first:
             batch["asked_alone"] = torch.tensor([bool(window["asked_alone"]) for window in windows])
         return batch
 

@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from ..data.city import City
 from ..data.geography import Place
 from ..data.sources import open_source
-from ..model.decoding import SLOT_DECODERS, expected_values, temper
+from ..model.decoders import DECODERS
+from ..model.decoding import expected_values, temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar, Grid
 from .day_decoding import decode_days, draw_days
@@ -62,8 +63,8 @@ class ForecastSettings:
         for name, least in (("days", 1), ("top_k", 1), ("samples", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.decoder not in (None, "day", *SLOT_DECODERS):
-            raise ValueError(f"decoder is {self.decoder!r}; it can be day, {', '.join(SLOT_DECODERS)}")
+        if self.decoder not in (None, *DECODERS):
+            raise ValueError(f"decoder is {self.decoder!r}; it can be {', '.join(DECODERS)}")
         if self.decoder == "day" and self.top_k > 1:
             raise ValueError("the day decoder plans one day, a cell a slot: for several cells a slot leave it out")
         if self.samples and (self.top_k > 1 or self.decoder is not None):

@@ -21,7 +21,7 @@ class PredictionSettings:
     """How cells are chosen.
 
     Attributes:
-        decoder: one of `decoding.DECODERS`.
+        decoder: one of `decoders.DECODERS`.
         distance_weight: of the `balanced` decoder, per kilometre.
         num_candidates: the candidates are so many of the most probable cells, and all of the history's.
         input_seq_length, predict_seq_length: records in and out of a block of the published regime, whose predictions

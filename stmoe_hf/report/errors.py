@@ -99,7 +99,7 @@ def _known_cells(table: pd.DataFrame, history: pd.DataFrame) -> Any:
 
 
 def _coded(codes: np.ndarray, labels: list[str]) -> Any:
-    return pd.Categorical.from_codes(codes, pd.Index(labels))
+    return pd.Categorical.from_codes(codes, pd.Index(labels))  # type: ignore[arg-type]
 
 
 def _binned(values: np.ndarray, edges: tuple[float, ...]) -> Any:

@@ -27,6 +27,9 @@ from .places import KEYS, Places, as_places, read_file, read_places
 logger = logging.getLogger(__name__)
 RUN, RESULTS, PREDICTIONS, STATE = "run.json", "all_results.json", "predictions.csv.gz", "trainer_state.json"
 RECORDS = ["uid", "d", "t", "x", "y"]
+TITLE = "Where people were, and where they were forecast to be"
+# Lines of `about` with names of files or of cities, which are called as their file: it may be a person's name.
+OF_FILES = ("forecast", "truth", "files", "city", "trained on")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Evidence:
         return self.names.get(uid, f"uid {uid}")
 
     def anonymous(self) -> Evidence:
-        """The same with numbers, drawn anew, in place of uids and names."""
+        """The same with numbers, drawn anew, in place of uids and names, and without the names of files."""
         numbers = new_numbers(self.places.chances["uid"].to_numpy())
 
         def renamed(table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -79,6 +82,8 @@ class Evidence:
         assert chances is not None and predicted is not None
         return replace(
             self,
+            title=TITLE,
+            about={name: text for name, text in self.about.items() if name not in OF_FILES},
             predicted=predicted,
             places=Places(chances),
             truth=renamed(self.truth),
@@ -88,8 +93,13 @@ class Evidence:
         )
 
 
-def of_run(folder: str | Path) -> Evidence:
+def of_run(folder: str | Path, most_people: int | None = None) -> Evidence:
     """What a run's folder tells.
+
+    Args:
+        folder: of a finished run.
+        most_people: of more held-out people (or masked ones, where nobody is held out) so many are taken, evenly over
+            the uids, for what is to cost little; unset: all.
 
     Raises:
         DataError: it is none of a finished run that predicted somebody, or its city cannot be found any more.
@@ -106,11 +116,10 @@ def of_run(folder: str | Path) -> Evidence:
     except FileNotFoundError as error:
         raise DataError(f"the city of the run in {folder} is not where it was: {error}") from None
     places = read_places(folder / PREDICTIONS, city.grid, city.calendar)
-    held_out = np.flatnonzero(np.isin(city.uids, run["held_out_uids"]))
+    places, left_out = _fewer(places, run["held_out_uids"], most_people)
+    held_out = np.flatnonzero(np.isin(city.uids, list({*run["held_out_uids"]} - left_out)))
     shape = WindowShape(data.get("horizon_days") or 15)
-    evidence = _with_city(
-        f"City {city.name}: where people were, and where they were forecast to be", city, places, held_out, shape
-    )
+    evidence = _with_city(f"City {city.name}: {TITLE[0].lower()}{TITLE[1:]}", city, places, held_out, shape)
     probable, experts = look_inside(folder, city, held_out, results["cut_day"], shape, data)
     state = folder / STATE
     if probable is not None:
@@ -119,7 +128,7 @@ def of_run(folder: str | Path) -> Evidence:
     return replace(
         evidence,
         experts=experts,
-        about=_about_run(run, results, city),
+        about=_about_run(run, results, city, len(left_out)),
         results=results,
         log=json.loads(state.read_text())["log_history"] if state.is_file() else [],
         masked_people=int((city.masked_counts > 0).sum()),
@@ -263,26 +272,39 @@ def _of_probable(probable: pd.DataFrame, predicted: pd.DataFrame) -> Places:
     return Places(probable.merge(predicted[KEYS], on=KEYS).rename(columns={"probability": "weight"}))
 
 
+def _fewer(places: Places, held_out: list[int], most: int | None) -> tuple[Places, set[int]]:
+    """The places of at most so many of the people that were held out (of all, if nobody was), and who is left out."""
+    there = np.unique(places.chances["uid"])
+    of_them = there[np.isin(there, held_out)]
+    people = of_them if len(of_them) else there
+    if most is None or len(people) <= most:
+        return places, set()
+    kept = people[np.linspace(0, len(people) - 1, most).astype(int)]
+    return Places(places.chances[places.chances["uid"].isin(kept)].reset_index(drop=True)), {*people} - {*kept}
+
+
 def _names(city: City) -> dict[int, str]:
     users = city.users
     return {} if users is None else dict(zip(users["uid"].tolist(), users["user"].tolist(), strict=True))
 
 
-def _about_run(run: dict[str, Any], results: dict[str, Any], city: City) -> dict[str, str]:
+def _about_run(run: dict[str, Any], results: dict[str, Any], city: City, left_out: int) -> dict[str, str]:
     """A line each; file names without folders, which say more than a reader needs."""
     model, versions = run["model"], run["versions"]
     trained = [city.name, *(run["data"].get("pretrain_cities") or [])]
     return {
         "model": f"{model.get('model_name')}, {results.get('parameters', 0):,} parameters"
         f"; decoder {results['decoder']}",
-        "data": f"city {city.name}, {len(city):,} people, {city.num_records:,} records"
-        f" ({', '.join(path.name for path in city.source[:3])})",
+        "city": city.name,
+        "data": f"{len(city):,} people, {city.num_records:,} records",
+        "files": ", ".join(path.name for path in city.source[:3]),
         "edition": f"{city.edition.name}: days {city.calendar.first_day}-{city.calendar.last_day}, slots of"
         f" {24 * 60 / city.calendar.num_slots:g} minutes, cells of {city.grid.cell_km:g} km",
         "trained on": f"city {', '.join(trained)}"
         + (f", from {Path(m).name}" if (m := model.get("model_path")) else ""),
         "split": f"{len(run['held_out_uids'])} people held out from day {results['cut_day']} on; their earlier days"
-        " were trained on",
+        " were trained on"
+        + (f"; {left_out:,} of them are left out of this page: `stmoe report` has all" if left_out else ""),
         "seed": str(results["seed"]),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-# Of a light page; a dark one has others in their place (page.js).
-FORECAST, TRUTH, GREY = "#2f6fb0", "#c8641b", "#8a94a3"
+from .colours import FORECAST, GREY, TRUTH  # a dark page has others in their place (page.js)
+
 CHART_HEIGHT = 260
 
 

@@ -34,6 +34,8 @@ def city_map(evidence: Evidence) -> dict[str, Any]:
     per_slot = chances["weight"].sum() / len(chances[KEYS].drop_duplicates())
     by_probability = bool((chances["weight"] < 1).any() and per_slot >= COVERED)
     drawn = evidence.places if by_probability else Places(evidence.predicted.assign(weight=1.0))
+    if evidence.truth is not None:
+        drawn = drawn.only(evidence.truth)  # of masked people nobody knows how many were where
     shown = [drawn.chances] + ([] if evidence.truth is None else [evidence.truth])
     x, y = (np.concatenate([table[name].to_numpy() for table in shown]) for name in ("x", "y"))
     (west, east), (south, north) = (np.quantile(v, [OUTSIDE, 1 - OUTSIDE]).astype(int) for v in (x, y))

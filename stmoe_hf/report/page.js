@@ -33,6 +33,29 @@ const mapLayout = (height) => ({
   yaxis: { title: { text: told.axes[1] }, scaleanchor: "x", scaleratio: told.aspect, nticks: 5, zeroline: false },
 });
 
+// Streets below a map, where they were asked for: tiles of a server (Web Mercator, linear enough within one).
+const column = (longitude, n) => Math.floor((longitude + 180) / 360 * n);
+const row = (latitude, n) => Math.floor((1 - Math.asinh(Math.tan(latitude * Math.PI / 180)) / Math.PI) / 2 * n);
+const corner = (x, y, n) => [360 * x / n - 180, Math.atan(Math.sinh(Math.PI * (1 - 2 * y / n))) * 180 / Math.PI];
+const withStreets = (layout) => {
+  if (!told.tiles) return layout;
+  layout.xaxis.constrain = layout.yaxis.constrain = "domain";
+  const [west, east] = layout.xaxis.range, [south, north] = layout.yaxis.range;
+  const level = Math.min(18, Math.floor(Math.log2(360 * 2 / Math.max(east - west, (north - south) * told.aspect))));
+  const n = 2 ** level;
+  layout.images = [];
+  for (let x = column(west, n); x <= column(east, n); x++) {
+    for (let y = row(north, n); y <= row(south, n); y++) {
+      const [left, top] = corner(x, y, n), [right, bottom] = corner(x + 1, y + 1, n);
+      layout.images.push({
+        source: told.tiles.replace("{z}", level).replace("{x}", x).replace("{y}", y), layer: "below", opacity: 0.6,
+        xref: "x", yref: "y", x: left, y: top, sizex: right - left, sizey: top - bottom, sizing: "stretch",
+      });
+    }
+  }
+  return layout;
+};
+
 // The city: a map of people by square for the hour that the slider shows.
 const filled = (part) => {
   const width = told.map.x.length;
@@ -74,7 +97,8 @@ const drawCity = () => {
     if (told.map.truth) layout.xaxis.constrain = layout.yaxis.constrain = "domain";
     layout.xaxis.range = edges(told.map.x);
     layout.yaxis.range = edges(told.map.y);
-    Plotly.react("map-" + name, [trace], themed(layout), quiet);
+    if (told.tiles) trace.opacity = 0.75;
+    Plotly.react("map-" + name, [trace], themed(withStreets(layout)), quiet);
   }
 };
 
@@ -127,7 +151,7 @@ const drawPerson = () => {
   }
   layout.legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 };
   layout.margin.t = 56;
-  Plotly.react("person-map", traces, themed(layout), quiet);
+  Plotly.react("person-map", traces, themed(withStreets(layout)), quiet);
   const from = person.home || ours[0];
   const line = (points, hours, name, width, symbol) => ({
     x: hours, y: points.map((p) => kilometres(p, from)), name: name, mode: "lines+markers",

@@ -22,6 +22,7 @@ from .maps import aspect, axis_titles, city_map, person_data, unit_km
 
 MOST_BYTES = 15_000_000
 MOST_PEOPLE = 200  # whose days a page holds; the best, median and worst are always among them
+OSM = "https://tile.openstreetmap.org/{z}/{x}/{y}.png"
 OWN = "this forecast"
 KINDS = {
     "hour": "By hour",
@@ -49,6 +50,7 @@ def write_report(
     edition: str | None = None,
     anonymous: bool = False,
     most_people: int = MOST_PEOPLE,
+    tiles: str | None = None,
 ) -> Path:
     """Write the report of a run or of a forecast.
 
@@ -58,6 +60,8 @@ def write_report(
         truth, data, edition: of a file, as of `evidence.of_files`.
         anonymous: numbers drawn anew in place of uids and names.
         most_people: whose days can be picked.
+        tiles: address of a server's tiles of streets, with {z}, {x} and {y}, such as `OSM`; the page then asks it for
+            the places that it shows. Unset: none, and the page needs no network.
 
     Returns:
         The file.
@@ -74,19 +78,29 @@ def write_report(
         evidence = of_run(source)
     else:
         evidence = of_files(source, truth, data, edition)
-    text = page(evidence.anonymous() if anonymous else evidence, most_people)
+    if tiles is not None:
+        refuse_tiles(tiles, evidence)
+    text = page(evidence.anonymous() if anonymous else evidence, most_people, tiles)
     with open_aside(output) as file:
         file.write(text)
     return output
 
 
-def page(evidence: Evidence, most_people: int = MOST_PEOPLE) -> str:
+def refuse_tiles(tiles: str, evidence: Evidence) -> None:
+    """Raise DataError if a map cannot have these tiles below it."""
+    if not tiles.startswith(("https://", "http://")) or any(part not in tiles for part in ("{z}", "{x}", "{y}")):
+        raise DataError(f"tiles {tiles!r} must be an address with {{z}}, {{x}} and {{y}}, such as {OSM}")
+    if evidence.place is None:
+        raise DataError("tiles lie in degrees, and no city.json says where the city lies")
+
+
+def page(evidence: Evidence, most_people: int = MOST_PEOPLE, tiles: str | None = None) -> str:
     """The HTML text of a report; with fewer people than asked for where it would be larger than 15 MB."""
     from plotly.offline import get_plotlyjs
 
     script = get_plotlyjs()
     while True:
-        text = _page(evidence, most_people, script)
+        text = _page(evidence, most_people, script, tiles)
         if len(text.encode()) <= MOST_BYTES:
             return text
         if most_people <= 3:
@@ -94,7 +108,7 @@ def page(evidence: Evidence, most_people: int = MOST_PEOPLE) -> str:
         most_people //= 2
 
 
-def _page(evidence: Evidence, most_people: int, script: str) -> str:
+def _page(evidence: Evidence, most_people: int, script: str, tiles: str | None) -> str:
     from .figures import calibration_chart, errors_chart, expert_charts, training_charts
 
     scores, errors = _scores(evidence), None
@@ -126,11 +140,14 @@ def _page(evidence: Evidence, most_people: int, script: str) -> str:
         "axes": axis_titles(evidence),
         "aspect": aspect(evidence),
         "unit_km": unit_km(evidence),
+        "tiles": tiles,
         "map": city_map(evidence),
         "people": people,
         "charts": [],
     }
     body = [_head(evidence, scores), _city_section(evidence, told["map"]), picker]
+    if tiles == OSM:
+        body.append("<p class=faint>Streets: &copy; OpenStreetMap contributors</p>")
     for title, text, charts in sections:
         body.append(_section(title, text, charts, told["charts"]))
     sentences = limits(evidence, scores, errors, len(people))

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 USERS = "users.csv"
+# What an anonymous table says: any other column of a file could name somebody.
+TOLD = {"uid", "d", "t", "x", "y", "rank", "sample", "probability", "latitude", "longitude", "time"}
+TOLD |= {"kind", "true_x", "true_y", "error_km"}
 
 
 def with_names(table: pd.DataFrame, data: str | Path) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def new_numbers(uids: np.ndarray) -> dict[int, int]:
 
 
 def anonymous(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with new numbers in place of uids, in their order, and without names."""
+    """The table with new numbers in place of uids, in their order, and of the other columns only those of `TOLD`."""
     numbers = new_numbers(table["uid"].to_numpy())
-    kept = table.drop(columns="user", errors="ignore")
+    kept = table[[name for name in table.columns if name in TOLD]]
     return kept.assign(uid=kept["uid"].map(numbers)).sort_values("uid", kind="stable", ignore_index=True)

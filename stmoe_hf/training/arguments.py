@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 
 from ..data.splits import refuse_fraction
 from ..data.windows import WindowShape
-from ..model.decoding import BALANCED_DISTANCE_WEIGHT, DECODERS
+from ..model.decoders import DECODERS
+from ..model.decoding import BALANCED_DISTANCE_WEIGHT
 from ..prediction.predict import PredictionSettings
 
 NETWORKS = ("STMoEBert", "MobilityBERT", "MobilityBERTMoE")
@@ -266,6 +267,9 @@ class RunArguments(TrainingArguments):
     resume: bool = field(default=False, metadata={"help": "Go on from the last whole checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Start anew in an output_dir that holds a run."})
     verbose: bool = field(default=False, metadata={"help": "Show all that is logged, and every bar of transformers."})
+    report: bool = field(
+        default=True, metadata={"help": "Write report.html, maps and people of the predictions; also --no_report."}
+    )
 
     def __post_init__(self) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
@@ -275,7 +279,7 @@ class RunArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
-        if self.validation_users <= 0:
+        if self.validation_users <= 0 or self.eval_strategy == "no":
             self.keep_last_checkpoint()
         metric = self.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in METRICS:

@@ -37,7 +37,9 @@ class TrainingProgress(TrainerCallback):
     """
 
     def __init__(self, validation: PredictionWindows | None, live: bool = True, console: Console | None = None):
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        # A notebook tells its commands to print in colours, and they are in no terminal all the same.
+        is_terminal = sys.stderr.isatty()
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=is_terminal)
         self.live = live and self.console.is_terminal
         self.validation = validation
         self._bar: Progress | None = None
@@ -56,12 +58,21 @@ class TrainingProgress(TrainerCallback):
         self._open("training", state.max_steps, state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
+        self._log_before_evaluating(control)
         if not state.is_world_process_zero:
             return
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step, numbers=self._numbers())
         elif time.monotonic() - self._said > SECONDS:
             self._say_plainly(state)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._log_before_evaluating(control)
+
+    @staticmethod
+    def _log_before_evaluating(control) -> None:
+        """In every process, so that the row of an evaluation has a loss, however rarely steps are logged."""
+        control.should_log |= control.should_evaluate
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self._logs |= {name: logs[name] for name in ("loss", "experts_in_use") if name in (logs or {})}

@@ -15,6 +15,7 @@ import pandas as pd
 from transformers import set_seed
 
 from ..evaluation.evaluate import predicted_records
+from ..report.unasked import REPORT, report_of_run
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .build import build_model, find_config
 from .command_line import DEFAULT_CONFIG, parse_arguments
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(*parse_arguments(sys.argv[1:] if argv is None else argv, default_config=DEFAULT_CONFIG))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # other libraries' errors have lines
         return 1
     except KeyboardInterrupt:
         print("stopped; if a checkpoint was written, --resume goes on from it", file=sys.stderr)
@@ -66,30 +67,41 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         if data.validation is None:
             args.keep_last_checkpoint()
         model = build_model(model_args, data_args, args, data)
-        trainer = MobilityTrainer(
-            model=model,
-            args=args,
-            settings=args.prediction_settings(data_args),
-            train_dataset=data.train,
-            eval_dataset=data.validation,
-            processor=data.processor,
-        )
+        trainer = _trainer(model, data_args, args, data)
         if trainer.is_world_process_zero():
             folder.begin(model_args, data_args, args, data, checkpoint)
         results = about(data, args) | {"parameters": model.num_parameters()}
         with contextlib.nullcontext() if args.verbose else shown(trainer, data.validation):
-            if args.trains:
-                trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
-                results |= resumed_results(trained) if checkpoint else trained
-            trainer.save_model()
-            trainer.save_state()
+            _train(trainer, args, checkpoint, results)
             predicted = _predict(trainer, data, results)
         # From here on no process waits for another.
         if trainer.is_world_process_zero():
             text = score_beside_counting(data, predicted, results)
             folder.finish(results, predicted)
             print(text + say_what_is_there(folder, data))
+            if args.report and predicted:
+                print(report_of_run(folder.path, folder.path / REPORT))
     return results
+
+
+def _trainer(model: Any, data_args: DataArguments, args: RunArguments, data: RunData) -> MobilityTrainer:
+    return MobilityTrainer(
+        model=model,
+        args=args,
+        settings=args.prediction_settings(data_args),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        processor=data.processor,
+    )
+
+
+def _train(trainer: MobilityTrainer, args: RunArguments, checkpoint: str | None, results: dict[str, Any]) -> None:
+    """Train, unless the model is taken as it is, and save it; what the training measured goes into `results`."""
+    if args.trains:
+        trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        results |= resumed_results(trained) if checkpoint else trained
+    trainer.save_model()
+    trainer.save_state()
 
 
 def _predict(trainer: MobilityTrainer, data: RunData, results: dict[str, Any]) -> list[pd.DataFrame]:

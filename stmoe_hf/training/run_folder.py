@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..data.files import open_aside
 from ..model.records import KEY_COLUMNS
+from ..report.unasked import REPORT
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .checkpoints import checkpoints, what_is_wrong
 from .run_data import RunData
@@ -154,7 +155,7 @@ class RunFolder:
         """
         for path in checkpoints(self.path):
             shutil.rmtree(path)
-        old = [self.path / RESULTS, self.path / PREDICTIONS]
+        old = [self.path / name for name in (RESULTS, PREDICTIONS, REPORT)]
         if keep_weights is None or Path(keep_weights).resolve() != self.path.resolve():
             old += self.path.glob("model*.safetensors*")
         for path in old:

@@ -25,7 +25,7 @@ PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "nump
 MAY_MOVE = ("data_dir", "data_path", "cache_dir", "output_dir")
 # ... how a run goes on, is saved and shown, and on what it computes: names, or their beginnings.
 MAY_CHANGE = (
-    *("resume", "overwrite", "verbose", "disable_tqdm", "report_to", "run_name", "project", "local_rank", "_n_gpu"),
+    *("resume", "overwrite", "verbose", "disable_tqdm", "report", "run_name", "project", "local_rank", "_n_gpu"),
     *(
         "log",
         "save",

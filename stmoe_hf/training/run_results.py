@@ -60,8 +60,6 @@ def say_what_is_there(folder: RunFolder, data: RunData) -> str:
     """Where the model is, and what else there is."""
     if not len(data.test) + len(data.masked):
         return f"\nThe model is in {folder.path}; nothing was predicted, since nobody is held out or masked"
-    what = f"its predictions ({PREDICTIONS})"
-    what += f" and all results ({RESULTS})" if len(data.test) else "; it has no scores, since nobody is held out"
-    return (
-        f"\nThe model and {what} are in {folder.path}" if len(data.test) else f"\nThe model and {what}: {folder.path}"
-    )
+    if not len(data.test):
+        return f"\nThe model and its predictions ({PREDICTIONS}) are in {folder.path}; nobody is held out to be scored"
+    return f"\nThe model, its predictions ({PREDICTIONS}) and all results ({RESULTS}) are in {folder.path}"

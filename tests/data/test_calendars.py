@@ -14,7 +14,7 @@ from stmoe_hf.data.gps import points_to_city
 def person(name, first, days, hour=6):
     """A point a day, in the cell of the weekday."""
     times = pd.date_range(f"{first} {hour:02}:00", periods=days, tz="Europe/Berlin")
-    lat = 52.4 + times.dayofweek * 0.01
+    lat = 52.4 + times.day_of_week * 0.01
     return pd.DataFrame({"uid": name, "lat": lat, "lng": 13.4, "datetime": times.tz_convert("UTC")})
 
 

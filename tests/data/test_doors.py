@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from stmoe_hf.__main__ import main
+from stmoe_hf.data.city import open_city
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.readers import part_files, stream_records
 from stmoe_hf.data.submission import read_table
@@ -162,8 +163,15 @@ def test_folders_of_spark_and_hive_are_read(tmp_path):
     write(spark / "part-00001.csv", ROWS[:2])
     (spark / ".part-00001.csv.crc").write_bytes(b"crc")
     write(spark / "part-00002.csv", ROWS[2:])
-    assert read_table(spark).to_numpy().tolist() == TABLE
+    write(spark / "part-00003.csv", [])  # another, with a header
     table = pd.DataFrame(TABLE, columns=HEADER.split(","))
+    table[:0].to_parquet(spark / "part-00004.parquet")
+    assert read_table(spark).to_numpy().tolist() == TABLE
+    assert open_city(path=spark, cache_dir=tmp_path / "cache").num_records == len(TABLE)
+    for name in ("part-00001.csv", "part-00002.csv"):
+        (spark / name).unlink()
+    with pytest.raises(DataError, match="spark holds no record"):
+        read_table(spark)
     table.to_parquet(tmp_path / "hive", partition_cols=["d"])
     assert len(part_files(tmp_path / "hive")) == 2
     assert read_table(tmp_path / "hive").to_numpy().tolist() == TABLE

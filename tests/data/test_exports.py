@@ -95,11 +95,12 @@ def test_truth_beside_a_forecast_gives_errors_and_lines_of_both(city):
 
 def test_nobody_is_named_where_that_is_asked_for(city):
     people = table(*[(uid, 26, 5, uid, 1) for uid in range(1, 41)])
-    people.assign(user="ann").to_csv(city / "p.csv", index=False)
+    people.assign(user="ann", telephone="+81 75").to_csv(city / "p.csv", index=False)
     orders = []
     for _ in range(2):
         found = [point["properties"] for point in located(city, "--records", city / "p.csv", "--anonymous")]
-        assert all("user" not in one for one in found) and sorted(one["uid"] for one in found) == list(range(1, 41))
+        assert not any({"user", "telephone"} & one.keys() for one in found)
+        assert sorted(one["uid"] for one in found) == list(range(1, 41))
         orders.append([one["x"] for one in found])  # in the order of the new numbers; x is the uid
     assert orders[0] != sorted(orders[0]) and orders[0] != orders[1]
 

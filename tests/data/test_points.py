@@ -3,7 +3,9 @@
 import datetime
 import gzip
 import json
+import re
 import struct
+import sys
 
 import pandas as pd
 import pytest
@@ -201,6 +203,18 @@ def test_geopandas_reads_what_it_knows(tmp_path):
     assert found.counts["bad"] == 1
 
 
+def test_without_geopandas_its_files_are_refused_by_name_and_the_others_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    (tmp_path / "a.gpkg").write_bytes(b"SQLite format 3\0")
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    for name in ("a.gpkg", "b.geojson"):
+        options = ["--points", str(tmp_path / name), "--timezone", "UTC", "--output_dir", str(tmp_path / "city")]
+        assert main(["gps", *options]) == 1 and not (tmp_path / "city").exists()
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("error: ") and name in said and said.endswith("not installed: pip install geopandas")
+    assert keys(city(write(tmp_path / "c.csv", rows()))) == EXPECTED
+
+
 def test_files_without_a_header_are_told_and_read_by_position(tmp_path):
     lines = [f"x\t1\tcaf\u00e9\t{LATITUDE}\t{LONGITUDE}\tSun Feb {day:02} 10:00:00 +0000 2026" for day in range(1, 7)]
     path = write(tmp_path / "checkins.txt", lines, None)
@@ -275,8 +289,8 @@ def test_a_grid_is_fitted_to_where_most_points_are_and_the_rest_is_named():
     found = points_to_city(stray, timezone="UTC")
     assert max(found.description.grid.width, found.description.grid.height) < 40
     assert found.counts["outside the grid"] == 1
-    assert "1 points of 1 people lie outside of the grid, which is fitted" in found.said[0]
-    assert "row 960: latitude -60, longitude" in found.said[0]
+    assert "1 points lie outside of the grid, which is fitted" in found.said[0]
+    assert "row 960: latitude -60, longitude" in found.said[0] and [bad.line for bad in found.bad] == [960]
     traveller = table.copy()
     traveller.loc[600:, ["lat", "lng"]] = [48.85, 2.35]
     found = points_to_city(traveller, timezone="UTC")
@@ -285,6 +299,18 @@ def test_a_grid_is_fitted_to_where_most_points_are_and_the_rest_is_named():
     neighbours.loc[600:, ["lat", "lng"]] = [35.7, 139.7]  # of two cities 370 km apart both stay
     found = points_to_city(neighbours, timezone="UTC")
     assert found.counts["outside the grid"] == 0 and found.description.grid.width > 600
+
+
+def test_a_few_points_that_make_a_grid_large_are_named_by_line_and_dropped_on_request(tmp_path):
+    lines = [f"1,{LATITUDE + i % 9 / 100},{LONGITUDE},{stamp(30 * i)}Z" for i in range(960)]
+    lines[299] = f"1,{LATITUDE + 1.3},{LONGITUDE},{stamp(30 * 299)}Z"  # 145 km away
+    path = write(tmp_path / "a.csv", lines)
+    whole = city(path, bounds=None)
+    assert whole.description.grid.height > 250 and not whole.bad and whole.counts["outside the grid"] == 0
+    assert re.search(r"1 points far .* x 2\d\d cells .*csv, line 301: latitude 36.3.*outliers drop", whole.said[0])
+    found = city(path, bounds=None, outliers="drop")
+    assert found.description.grid.height < 60 and found.counts["outside the grid"] == 1
+    assert [bad.line for bad in found.bad] == [301] and "line 301" in found.said[0]
 
 
 def test_latitude_and_longitude_that_are_exchanged_are_noticed_by_the_time_zone():

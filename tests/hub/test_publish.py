@@ -15,18 +15,25 @@ import yaml
 from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 import stmoe_hf
-from stmoe_hf.hub.publish import HubError, _command, _on_the_hub, export, push
+from stmoe_hf.__main__ import main as stmoe
+from stmoe_hf.hub.publish import _command, _on_the_hub, card, export, push
+from stmoe_hf.hub.upload import HubError
+from stmoe_hf.model.spacetime import Calendar, Grid
+from stmoe_hf.report.evidence import Evidence
+from stmoe_hf.report.pictures import people_by_square
+from stmoe_hf.report.places import Places
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 from stmoe_hf.training.run_record import without_tokens
 
-from ..helpers import REPOSITORY
+from ..helpers import REPOSITORY, people
 from ..hub_server import HubServer
 
 PUBLISHED = (
     "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --location_embedding_size 4 --use_cpu true"
     " --disable_tqdm true --decoder mode --input_seq_length 40 --predict_seq_length 10 --look_back_len 25"
     " --max_steps 2 --eval_users 2 --eval_strategy steps --save_strategy steps --eval_steps 2 --save_steps 2"
+    " --report false"
 ).split()
 
 # Run where only torch, transformers, numpy and pandas can be imported: loads folders by their own code, and writes the
@@ -248,6 +255,46 @@ def test_the_card_is_written_from_the_run(finished, exported):
         assert word.lower() in text.lower(), word
     for secret in (str(finished), str(Path.home())):
         assert secret not in text
+
+
+def test_the_card_names_the_data_sets_of_the_hub_that_it_is_told(finished, exported, tmp_path, capsys):
+    results, record = (json.loads((finished / name).read_text()) for name in ("all_results.json", "run.json"))
+    text = str(card(results, record, AutoModel.from_pretrained(finished), "org/name", ["org/walks"]))
+    assert yaml.safe_load(text.split("---")[1])["datasets"] == ["org/walks"]
+    assert "datasets" not in yaml.safe_load((exported / "README.md").read_text().split("---")[1])
+    capsys.readouterr()
+    options = ["push", "--model", str(finished), "--repo_id", "org/name", "--dry_run", str(tmp_path / "out")]
+    assert stmoe([*options, "--datasets", "my walks"]) == 1 and not (tmp_path / "out").exists()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and "my walks" in said[0]
+
+
+def test_the_card_shows_pictures_of_the_report_and_nobody_s_path(exported, finished):
+    text = (exported / "README.md").read_text()
+    pictures = {path.name for path in exported.glob("*.png")}
+    assert {"errors.png", "probabilities.png"} <= pictures
+    assert set(re.findall(r"^!\[.*\]\((.*)\)$", text, flags=re.MULTILINE)) == pictures
+    assert "city.png" not in pictures  # of the four people held out no square has ten
+
+
+def test_squares_of_few_people_are_on_no_picture():
+    truth = people(users=40, seed=3)
+    truth = truth.assign(x=truth["x"] % 10 + 51, y=truth["y"] % 10 + 51)  # all in four squares, ...
+    truth = truth.assign(x=truth["x"].where(truth["uid"] != 0, 190))  # ... but one person, where nobody else is
+    predicted = truth[truth["d"] >= 60].assign(probability=np.nan)
+    place = Places(predicted.assign(weight=1.0))
+    evidence = Evidence("city", Grid(), Calendar(), None, predicted, place, truth[truth["d"] >= 60])
+    table, side = people_by_square(evidence)
+    assert len(table) and (table["forecast"] == table["truth"]).all()
+    squares = predicted.assign(square_x=(predicted["x"] - 1) // side + 1, square_y=(predicted["y"] - 1) // side + 1)
+    there = squares.groupby(["square_x", "square_y"])["uid"].nunique()
+    assert {*zip(table["x"], table["y"], strict=True)} == {*there[there >= 10].index} and there.min() < 10
+
+
+def test_without_matplotlib_the_card_has_no_pictures(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    folder = export(finished, tmp_path / "model", REPOSITORY)
+    assert not list(folder.glob("*.png")) and ".png" not in (folder / "README.md").read_text()
 
 
 def test_an_export_is_refused_over_a_folder_that_holds_something(finished, tmp_path):

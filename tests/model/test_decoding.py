@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from stmoe_hf.model.decoding import SLOT_DECODERS, decode, expected_values
+from stmoe_hf.model.decoders import SLOT_DECODERS
+from stmoe_hf.model.decoding import decode, expected_values
 from stmoe_hf.model.spacetime import Grid
 
 GRID = Grid(9, 9, cell_km=0.5)

@@ -9,6 +9,8 @@ from transformers import AutoProcessor
 
 from stmoe_hf import Calendar, Grid, MobilityProcessor, STMoEBertConfig
 
+from ..helpers import small_model
+
 PROCESSOR = MobilityProcessor(grid_width=20, grid_height=10)
 TABLE = pd.DataFrame(
     {
@@ -96,6 +98,17 @@ def test_a_table_without_a_column_and_an_empty_list_are_refused():
         PROCESSOR(TABLE.drop(columns="t"))
     with pytest.raises(ValueError, match="no trajectory"):
         PROCESSOR([])
+
+
+def test_no_windows_make_an_empty_batch_that_a_network_takes():
+    processor = MobilityProcessor(grid_width=20, grid_height=10)
+    found = processor.pad([])
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
+        "inputs": (0, 0, 6),
+        "attention_mask": (0, 0),
+    }
+    model = small_model(grid_width=20, grid_height=10, num_days=75, num_slots=48, cell_head=False)
+    assert model(**found).logits.shape[0] == 0
 
 
 def test_a_model_of_another_grid_is_refused_by_name():

@@ -11,7 +11,7 @@ from stmoe_hf.data.errors import DataError
 from stmoe_hf.report.app import App, Limits, summary
 
 from ..helpers import people, portable_model
-from .browser import complaints, open_browser
+from .browser import complaints, new_page, open_browser
 
 pytest.importorskip("plotly")
 
@@ -109,7 +109,7 @@ def test_in_a_browser_a_mistake_is_told_and_a_right_file_gives_a_forecast(app, f
     blocks, url = launch(app, wait=False)
     try:
         with open_browser() as browser:
-            view = browser.new_page()
+            view = new_page(browser)
             errors, asked = complaints(view), []
             view.on("request", lambda request: asked.append(request.url))
             view.goto(url)
@@ -121,7 +121,7 @@ def test_in_a_browser_a_mistake_is_told_and_a_right_file_gives_a_forecast(app, f
             view.wait_for_selector("#understood >> text=right.csv is understood")
             view.click("#forecast:enabled")
             report = view.frame_locator("iframe[title=report]")
-            report.locator("#map-forecast .plot-container").wait_for(timeout=120_000)
+            report.locator("#map-forecast .plot-container").wait_for()
             report.locator("#person").select_option(index=1)
             with view.expect_download() as got:
                 view.click("#download")

@@ -56,6 +56,18 @@ def test_where_the_place_is_known_crowds_have_times_and_outlines(files, tmp_path
     assert min(feature["properties"]["moves"] for feature in features) >= 2
 
 
+@pytest.mark.parametrize("command", ["crowds", "flows"])
+def test_that_people_of_different_dates_are_counted_together_is_said(files, tmp_path, capsys, command):
+    for aligned in (False, True):
+        place = Place(35.01, 135.77, "Asia/Tokyo", "2026-02-01", aligned)
+        Description("kyoto", "truth.csv", Grid(), Calendar(), 61, place).write(tmp_path)
+        options = ["--forecast", str(files / "predicted.csv"), "--data_path", str(tmp_path), "--square_km", "10"]
+        options += ["--min_people", "1", *(["--by", "day", "--gap_hours", "24"] if command == "flows" else [])]
+        assert main([command, *options, "--output", str(tmp_path / "out.csv")]) == 0
+        assert ("a day holds people of different dates" in capsys.readouterr().out) == aligned
+        assert ("time" in pd.read_csv(tmp_path / "out.csv")) != aligned
+
+
 def test_nothing_to_publish_is_said(files, tmp_path, capsys):
     out = ["--output", str(tmp_path / "out.csv")]
     assert main(["crowds", "--forecast", str(files / "predicted.csv"), "--min_people", "1000", *out]) == 0

@@ -1,5 +1,6 @@
 """The report: what stands in it, whom it names, and what a person can do with it in a browser."""
 
+import base64
 import json
 import re
 
@@ -13,16 +14,19 @@ from stmoe_hf.data.geography import Place
 from stmoe_hf.metrics import score
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.report.errors import by_kind, calibration, homes, interval, record_errors
-from stmoe_hf.report.evidence import of_files
+from stmoe_hf.report.evidence import of_files, of_run
 from stmoe_hf.report.maps import city_map
 from stmoe_hf.report.page import MOST_BYTES, page, write_report
 from stmoe_hf.report.places import as_places
 
 from ..helpers import people
-from .browser import complaints, open_browser
+from .browser import complaints, new_page, open_browser
 
 pytest.importorskip("plotly")
 GRID, CALENDAR = Grid(), Calendar()
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,35 @@ def test_numbers_drawn_anew_stand_for_uids(files):
     assert sorted(person["name"] for person in told(hidden)["people"]) == [f"person {n}" for n in range(1, 7)]
 
 
+def test_an_anonymous_report_names_no_file_and_no_person(files, tmp_path):
+    for old, new in (("truth.csv", "ann_smith.csv"), ("predicted.csv", "of_ann_smith.csv")):
+        pd.read_csv(files / old).assign(user="Ann Smith").to_csv(files / new, index=False)
+    shown = page(of_files(files / "of_ann_smith.csv", files / "ann_smith.csv"))
+    hidden = page(of_files(files / "of_ann_smith.csv", files / "ann_smith.csv").anonymous())
+    alone = page(of_files(files / "of_ann_smith.csv").anonymous())
+    assert "ann_smith" in shown
+    assert not any(re.search("ann.?smith", text[text.index("<title>") :], re.IGNORECASE) for text in (hidden, alone))
+
+
+def test_masked_people_are_not_on_the_map_of_those_whose_truth_is_known(files):
+    truth = pd.read_csv(files / "truth.csv")
+    masked = truth[(truth["uid"] == 5) & (truth["d"] >= 61)].index
+    truth.loc[masked, ["x", "y"]] = 999
+    truth.to_csv(files / "truth.csv", index=False)
+    drawn = city_map(of_files(files / "predicted.csv", files / "truth.csv"))
+    ours, theirs = (sum(sum(numbers) for _, numbers in drawn[name]) for name in ("forecast", "truth"))
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
+def test_of_a_run_of_many_people_a_report_that_nobody_asked_for_has_a_part(finished):
+    held_out = json.loads((finished / "run.json").read_text())["held_out_uids"]
+    few = of_run(finished, most_people=3)
+    assert few.predicted["uid"].nunique() == few.truth["uid"].nunique() == 3 < len(held_out)
+    assert set(few.predicted["uid"]) <= set(held_out)
+    assert f"{len(held_out) - 3} of them are left out of this page" in few.about["split"]
+    assert of_run(finished, most_people=100).predicted["uid"].nunique() > len(held_out)  # the masked ones, too
+
+
 def test_of_many_people_a_part_can_be_picked(files):
     text = page(of_files(files / "predicted.csv", files / "truth.csv"), most_people=4)
     assert len(told(text)["people"]) == 4 and "4 of the 6 people can be picked" in words(text)
@@ -166,6 +199,8 @@ def test_mistakes_are_said_in_a_line(files, report_of_run, capsys):
         (["report", str(files), *out], "is of no finished run with predictions: it has no run.json"),
         (["report", str(files / "missing.csv"), *out], "there is no file"),
         (["report", str(run), "--truth", "t.csv", *out], "a run knows its own data"),
+        (["report", str(files / "predicted.csv"), "--tiles", *out], "no city.json says where the city lies"),
+        (["report", str(files / "predicted.csv"), "--tiles", "https://a.test", *out], "{z}, {x} and {y}, such as"),
         (
             ["report", str(files / "predicted.csv"), "--output", str(files / "no" / "r.html")],
             "for --output does not exist",
@@ -183,7 +218,7 @@ def test_mistakes_are_said_in_a_line(files, report_of_run, capsys):
 def test_in_a_browser_the_slider_moves_the_map_and_a_person_can_be_picked(report_of_run):
     with open_browser() as browser:
         for width in (1280, 390):
-            view = browser.new_page(viewport={"width": width, "height": 900})
+            view = new_page(browser, viewport={"width": width, "height": 900})
             errors, asked = complaints(view), []
             view.on("request", lambda request, asked=asked: asked.append(request.url))
             view.goto(f"file://{report_of_run[0]}")
@@ -207,11 +242,44 @@ def test_in_a_browser_the_slider_moves_the_map_and_a_person_can_be_picked(report
 
 
 @pytest.mark.browser
+def test_streets_are_asked_for_only_where_they_are_wanted_and_lie_where_they_belong(files, tmp_path):
+    place = Place(35.01, 135.77, "Asia/Tokyo", "2026-02-01")
+    Description("kyoto", "truth.csv", GRID, CALENDAR, 61, place).write(files)
+    tiles = "http://tiles.test/{z}/{x}/{y}.png"
+    write_report(files / "predicted.csv", tmp_path / "r.html", truth=files / "truth.csv", tiles=tiles)
+    asked = []
+
+    def serve(route):
+        asked.append(route.request.url)
+        route.fulfill(body=PIXEL, content_type="image/png", headers={"Access-Control-Allow-Origin": "*"})
+
+    with open_browser() as browser:
+        view = new_page(browser)
+        errors = complaints(view)
+        view.route("http://tiles.test/**", serve)
+        view.goto(f"file://{tmp_path / 'r.html'}", wait_until="commit")
+        view.wait_for_selector("#map-truth .imagelayer image", state="attached")
+        images = view.evaluate("document.getElementById('map-truth').layout.images")
+        (west, east), (south, north) = view.evaluate(
+            "['xaxis', 'yaxis'].map(axis => document.getElementById('map-truth').layout[axis].range)"
+        )
+    assert not errors and 1 <= len(images) <= 16
+    assert min(i["x"] for i in images) <= west and max(i["x"] + i["sizex"] for i in images) >= east
+    assert max(i["y"] for i in images) >= north and min(i["y"] - i["sizey"] for i in images) <= south
+    for image in images:  # the address of a tile says where it lies: Web Mercator
+        z, x, y = map(int, re.findall(r"\d+", image["source"].removeprefix("http://tiles.test")))
+        assert image["x"] == pytest.approx(x / 2**z * 360 - 180)
+        top = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y / 2**z))))
+        assert image["y"] == pytest.approx(top)
+    assert asked and {*asked} >= {images[0]["source"]}
+
+
+@pytest.mark.browser
 def test_in_the_dark_the_charts_are_light_on_dark(report_of_run):
     with open_browser() as browser:
         colours = []
         for scheme in ("light", "dark"):
-            view = browser.new_page(color_scheme=scheme)
+            view = new_page(browser, color_scheme=scheme)
             view.goto(f"file://{report_of_run[0]}")
             view.wait_for_selector("#chart-0 .plot-container")
             read = "document.getElementById('chart-0')"

@@ -8,6 +8,7 @@ import pytest
 from stmoe_hf.training.arguments import with_true_names
 from stmoe_hf.training.build import new_config
 from stmoe_hf.training.command_line import KNOWN, parse_arguments
+from stmoe_hf.training.run import main
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -47,6 +48,20 @@ def test_the_command_line_wins(tmp_path):
 def test_wrong_keys_and_values_of_the_file_are_refused_by_name(tmp_path, text, said):
     with pytest.raises(ValueError, match=said):
         parse(tmp_path, text)
+
+
+def test_without_evaluation_there_is_nothing_to_choose_by_and_the_last_checkpoint_is_kept(tmp_path):
+    for options in (["--eval_strategy", "no"], ["--validation_users", "0"]):
+        *_, run = parse(tmp_path, "", *options)
+        assert (run.eval_strategy, run.load_best_model_at_end, run.metric_for_best_model) == ("no", False, None)
+
+
+def test_what_transformers_says_in_several_lines_is_one_line_and_comes_before_the_data(capsys):
+    options = ["--city", "B", "--data_dir", "nowhere", "--eval_strategy", "steps"]
+    options += ["--validation_users", "5", "--save_strategy", "epoch"]
+    assert main(options) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and "- Save strategy: " in said[0]
 
 
 def test_an_unknown_argument_of_the_command_line_is_refused_by_name():

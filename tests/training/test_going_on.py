@@ -177,7 +177,8 @@ def test_weights_have_the_mode_of_other_files(finished):
         assert file.stat().st_mode == other.stat().st_mode
 
 
-def test_without_a_terminal_there_are_plain_lines_and_no_dictionaries(data, tmp_path, capsys):
+def test_without_a_terminal_there_are_plain_lines_and_no_dictionaries(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does for its commands
     assert main(arguments(data, tmp_path / "run", *EPOCHS)) == 0
     output = capsys.readouterr()
     assert "\x1b" not in output.err + output.out and "{'" not in output.err + output.out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModel, BitsAndBytesConfig, Trainer, TrainingArguments
 
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.splits import split_users
@@ -65,6 +65,19 @@ def test_a_network_with_quantised_layers_predicts_nearly_the_same():
             pytest.skip("this machine has no quantised products")
         raise
     assert float((ours.exp() - theirs.exp()).abs().sum(-1).mean()) < 0.1  # of 2, if they had nothing in common
+
+
+def test_a_network_loaded_in_8_bits_predicts_nearly_the_same(tmp_path):
+    bits = pytest.importorskip("bitsandbytes.nn")
+    model = small_model(cell_head=False).eval()
+    model.save_pretrained(tmp_path)
+    settings = BitsAndBytesConfig(load_in_8bit=True)
+    eighth = AutoModel.from_pretrained(tmp_path, quantization_config=settings, device_map={"": "cpu"}).eval()
+    assert any(isinstance(module, bits.Linear8bitLt) for module in eighth.modules())
+    inputs, _ = batch()
+    with torch.no_grad():
+        ours, theirs = eighth(inputs).logits, model(inputs).logits
+    assert float((ours.exp() - theirs.exp()).abs().sum(-1).mean()) < 0.1
 
 
 def test_flash_attention_which_nobody_tried_is_not_offered():

@@ -38,6 +38,8 @@ def data(tmp_path_factory) -> Path:
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
     common = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(data / "cache"), "--output_dir", str(output)]
+    if "--model_path" not in more:  # a network that is named takes no configuration unasked
+        common += ["--model_name", "STMoEBert"]
     return [*common, *SIZES, *NO_CELL_HEAD, *more]
 
 

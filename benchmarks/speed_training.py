@@ -1,0 +1,45 @@
+"""Training at the published sizes, and of our configs, beside the published network: windows a second and peak memory.
+
+    python benchmarks/speed_training.py
+    python benchmarks/speed_training.py --networks history --seconds 1
+
+One network at a time beside the published one (`MobilityBERTMoE`), which needs gigabytes and half a minute a step.
+"""
+
+from common import Side, row, table, take_turns, timing_arguments
+from workloads import INPUT, NETWORKS, OUTPUT, print_machine, train
+
+USERS = 8
+# Row of the table -> the network, and how it is trained.
+PLAN: dict[str, tuple[str, dict]] = {
+    **{name: (name, {}) for name in [*NETWORKS, "history", "base"] if name != "published"},
+    "same, experts of 512, activations computed again": ("same, experts of 512", {"checkpoint": True}),
+    "published, logits of all records": ("published", {"all_logits": True}),
+}
+
+
+def main() -> None:
+    parser = timing_arguments(__doc__, 10)
+    parser.add_argument("--networks", nargs="+", default=list(PLAN), choices=list(PLAN), metavar="NETWORK")
+    args = parser.parse_args()
+    print_machine()
+    title = f"training, {USERS} windows a step of {INPUT} + {OUTPUT} records"
+    table(title, "windows/s", "times", "peak MB", "of the published", "parameters")
+    published = Side(train, "published", USERS, INPUT, OUTPUT)
+
+    def line(name: str, side: Side, times: float) -> None:
+        share, parameters = side.mb / published.mb, side.facts.get("parameters", 0)
+        row(name, f"{USERS / side.median:.2f}", f"{times:.1f}", f"{side.mb:.0f}", f"{share:.2f}", f"{parameters:,}")
+
+    for name in args.networks:
+        which, more = PLAN[name]
+        published.run()
+        side = Side(train, which, USERS, INPUT, OUTPUT, **more)
+        take_turns({name: side}, args.seconds, 1)
+        line(name, side, published.seconds[-1] / side.median)
+    published.close()
+    line("published", published, 1.0)
+
+
+if __name__ == "__main__":
+    main()
