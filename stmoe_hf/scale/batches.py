@@ -24,6 +24,7 @@ import pyarrow as pa
 import torch
 
 from ..data.city import City
+from ..data.editions import EDITIONS
 from ..data.errors import DataError
 from ..data.geography import Place
 from ..data.windows import PredictionWindows, WindowShape
@@ -54,13 +55,13 @@ class Job:
     """What is done with each person; it can be pickled and sent to a worker, and called there.
 
     Attributes:
-        grid, calendar: what the records are in.
+        grid, calendar: what the records are in; those of HuMob 2024 if nothing is said, as of the commands.
         place: where the grid lies, if that is known.
         with_user: whether the rows have a column `user`.
     """
 
     grid: Grid = field(default_factory=Grid)
-    calendar: Calendar = field(default_factory=Calendar)
+    calendar: Calendar = EDITIONS["humob2024"].calendar
     place: Place | None = None
     with_user: bool = False
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 import stmoe_hf
-from stmoe_hf.data.editions import EDITIONS
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.geography import Place
 from stmoe_hf.model.spacetime import Calendar, Grid
@@ -44,8 +43,7 @@ def test_a_person_gets_the_same_answer_whoever_shares_the_batch(model, settings)
 
 
 def test_the_answers_are_those_of_forecast(model):
-    settings = {"model": model, "days": 2, "calendar": EDITIONS["humob2024"].calendar}
-    ours = pa.Table.from_batches(forecast_batches(rows(users=3).to_batches(), **settings)).to_pandas()
+    ours = pa.Table.from_batches(forecast_batches(rows(users=3).to_batches(), model=model, days=2)).to_pandas()
     table = forecast(people(users=3, days=DAYS), model=model, days=2)
     keys = ["uid", "d", "t", "rank", "x", "y"]
     assert (ours[keys].to_numpy() == table[keys].to_numpy()).all()
@@ -118,7 +116,7 @@ def test_masked_records_are_predicted_as_by_predict(model, tmp_path):
     records = people(users=3, masked=2)
     records.to_csv(tmp_path / "cityB_challengedata.csv", index=False)
     lists = records.rename(columns={"d": "day", "t": "slot"}).groupby("uid").agg(list).reset_index()
-    how = {"model": model, "device": "cpu", "calendar": EDITIONS["humob2024"].calendar}
+    how = {"model": model, "device": "cpu"}
     ours = PredictJob(**how, prediction=PredictionSettings(decoder="mode"))
     found = answers(ours, pa.Table.from_pandas(lists, preserve_index=False).to_batches()).to_pandas()
     where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache", "device": "cpu", "batch_size": 1}
