@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-look notebooks check docs format clean
+.PHONY: demo test test-all test-look test-engines notebooks check docs format clean
 
 .venv/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -13,10 +13,14 @@ demo: .venv/.installed ## a generated city: zero-shot, fine-tuned, beside counti
 	$(BIN)/stmoe demo --output_dir demo
 
 test: .venv/.installed ## the fast tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow and not browser and not notebooks'
+	$(BIN)/python -m pytest -m 'not slow and not browser and not notebooks and not engines'
 
 test-all: .venv/.installed ## the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not engines'
+
+test-engines: .venv/.installed ## on a real Ray and a real Spark (needs Java 17)
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray,spark]'
+	$(BIN)/python -m pytest -m engines
 
 test-look: .venv/.installed ## report and app in a browser (Debian: apt-get install chromium), the notebooks
 	STMOE_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m 'browser or notebooks'

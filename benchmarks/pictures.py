@@ -23,6 +23,7 @@ FLAGS = (
     " --disable-component-update --disable-sync"
 ).split()
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+TALL = 1700
 USERS, SEED = 100, 7
 
 
@@ -83,7 +84,9 @@ def picture_app(browser: Browser, model: str | None, output: Path) -> None:
             page.get_by_text("Take generated people").click()
             page.click("#forecast:enabled", timeout=120_000)
             page.frame_locator("iframe[title=report]").locator("#map-forecast .plot-container").wait_for()
-            page.screenshot(path=output / name, full_page=True)
+            page.set_viewport_size({"width": size["width"], "height": TALL})  # a frame beyond it is not painted
+            page.evaluate("window.scrollTo(0, 0)")
+            shot(page, output / name)
             page.close()
     finally:
         blocks.close()

@@ -1,8 +1,11 @@
 """`stmoe forecast --points points.csv --timezone Europe/Berlin --days 7 --output forecast.parquet`"""
 
+from __future__ import annotations
+
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -11,11 +14,16 @@ from ..data.files import refuse_unwritable
 from ..data.tables import TABLE_SUFFIXES, table_writer
 from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
+from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
+
+if TYPE_CHECKING:
+    from ..prediction.forecast import ForecastSettings
 
 EPILOG = """examples:
   stmoe forecast --points points.csv --timezone Europe/Berlin --days 7 --output week.parquet
   stmoe forecast --data_path trips/ --days 15 --top_k 3 --output cells.csv.gz
-  stmoe forecast --data_path trips/ --samples 50 --slots 12-44 --output days.parquet"""
+  stmoe forecast --data_path trips/ --samples 50 --slots 12-44 --output days.parquet
+  stmoe forecast --input s3://bucket/people/ --days 7 --engine spark --output s3://bucket/week/"""
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--samples", type=int, default=0, help="draw this many whole days a person and day instead")
     run_group = parser.add_argument_group("how")
-    run_group.add_argument("--output", required=True, help=f"file to write: {', '.join(TABLE_SUFFIXES)}")
+    run_group.add_argument(
+        "--output", required=True, help=f"file to write: {', '.join(TABLE_SUFFIXES)}; of --input a folder or URL"
+    )
     add_model(run_group, OWN_WEIGHTS, required=False)
     add_device(run_group, people=16)
+    add_scale_arguments(parser)
 
 
 def slots_of(text: str | None) -> list[int] | None:
@@ -82,9 +93,11 @@ def run(args: argparse.Namespace) -> int:
     settings = ForecastSettings(
         args.days, None, slots_of(args.slots), args.top_k, args.decoder, args.samples, args.batch_size
     )
+    find_model(args.model)
+    if is_scaled(args, "points", "data_path", "city", "timezone", "times_in", "align", "cell_km", "slot_minutes"):
+        return _run_shards(args, settings)
     output = Path(args.output)
     refuse_unwritable(output, TABLE_SUFFIXES)
-    find_model(args.model)
     data, source = source_of(args)
     with open_source(data, **source) as city:
         how = {"from_date": args.from_date, "model": args.model, "device": args.device}
@@ -96,3 +109,16 @@ def run(args: argparse.Namespace) -> int:
         what = f"{settings.samples} drawn days each" if settings.samples else f"chosen by {settings.chosen_by}"
         print(f"{rows:,} rows for {len(city):,} people, {settings.days} days, {what}: {output}")
     return 0
+
+
+def _run_shards(args: argparse.Namespace, settings: ForecastSettings) -> int:
+    from ..prediction.forecast import day_of
+    from ..scale.batches import ForecastJob
+
+    where = where_and_when(args)
+    if args.from_date is not None:
+        settings = replace(settings, from_day=day_of(args.from_date, where.place, where.calendar))
+    slots = None if settings.slots is None else tuple(settings.slots)
+    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
+    how |= {"model": args.model, "device": args.device}
+    return run_scaled(args, ForecastJob(**how, forecast=replace(settings, slots=slots)))

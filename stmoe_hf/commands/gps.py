@@ -8,12 +8,15 @@ from ..data.description import describe
 from ..data.errors import DataError
 from ..data.gps import ALIGN, OUTLIERS, BadPoints, points_to_city, write_bad_rows
 from ..data.points import NAMES, read_points
+from .scaled import add_scale_arguments, is_scaled, run_scaled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--points", required=True, help="csv or parquet file, folder of them, or folder of .plt files")
-    parser.add_argument("--output_dir", required=True, help="new folder for records, users and city.json")
-    parser.add_argument("--timezone", required=True, help="whose clock gives days and slots, such as Asia/Tokyo")
+    parser.add_argument("--points", help="csv or parquet file, folder of them, or folder of .plt files")
+    parser.add_argument(
+        "--output_dir", "--output", help="new folder for records, users and city.json; of --input, URL"
+    )
+    parser.add_argument("--timezone", help="whose clock gives days and slots, such as Asia/Tokyo")
     parser.add_argument("--times_in", help="zone of times that do not say theirs, such as UTC")
     parser.add_argument("--name", help="of the city; unset: the name of the folder")
     parser.add_argument("--cell_km", type=float, default=0.5, help="side of a cell in kilometres")
@@ -39,9 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", help="names of the columns of files without a header, such as uid,-,lat,lng,time")
     for role, names in NAMES.items():
         parser.add_argument(f"--{role}_column", help=f"name of this column; unset: the first of {', '.join(names)}")
+    add_scale_arguments(parser, like=False)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.output_dir is None:
+        raise DataError("say what is to be written: --output_dir")
+    if is_scaled(args, "points", "align", "bad_rows", "skip_bad", "columns", "times_in", "grid_size"):
+        return _run_shards(args)
+    if args.points is None or args.timezone is None:
+        raise DataError("say where the points are and whose clock gives the days: --points and --timezone")
     like = None
     if args.like:
         described = describe(args.like)
@@ -85,3 +95,36 @@ def run(args: argparse.Namespace) -> int:
         f" slots, to be predicted from day {city.description.cut_day} on: --data_path {args.output_dir}"
     )
     return 0
+
+
+def _run_shards(args: argparse.Namespace) -> int:
+    """Of a folder of shards nothing is fitted to the points: grid and days are those of --like, or all given."""
+    from ..data.gps import fixed_description
+    from ..scale.folders import Folder, describe_as, description_of
+    from ..scale.points import GpsJob
+
+    like = description_of(Folder(args.like)) if args.like else None
+    if args.like and like is None:
+        raise DataError(f"there is no city.json in {args.like}")
+    if like is None or like.place is None:
+        lacking = [name for name in ("timezone", "bounds", "first_date", "num_days") if getattr(args, name) is None]
+        if lacking:
+            raise DataError(
+                f"points in shards need a grid and days that are given, not fitted: give --{lacking[0]}, or --like"
+                " with the folder of a city.json that says where it lies"
+            )
+        like = fixed_description(
+            args.name or "shards",
+            args.timezone,
+            tuple(args.bounds),
+            args.first_date,
+            args.num_days,
+            cell_km=args.cell_km,
+            slot_minutes=args.slot_minutes,
+            holidays=tuple(args.holidays),
+            horizon_days=args.horizon_days,
+        )
+    args.output = args.output_dir
+    status = run_scaled(args, GpsJob(like.grid, like.calendar, like.place))
+    describe_as(Folder(args.output), like)
+    return status

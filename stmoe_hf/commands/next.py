@@ -9,7 +9,7 @@ from ..data.errors import DataError
 from ..data.files import refuse_unwritable
 from ..data.sources import open_source
 from ..data.tables import TABLE_SUFFIXES, table_writer
-from ..prediction.forecast import next_of_city
+from ..prediction.forecast_next import next_of_city
 from ..prediction.next_place import VISIT_COLUMNS, next_of_visits
 from .forecast import add_source_arguments, source_of
 

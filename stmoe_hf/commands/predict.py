@@ -2,16 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..data.files import open_aside, refuse_unwritable
 from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
+from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, OWN_WEIGHTS, required=False)
     add_city_options(parser)
-    parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz")
+    parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz; of --input folder or URL")
     parser.add_argument("--plain", action="store_true", help="predict the unmasked users, from the cut day on, too")
     parser.add_argument("--cut_day", type=int, help="first day to predict of unmasked users; unset: the edition's")
     parser.add_argument("--horizon_days", type=int, default=15, help="days to predict of unmasked users")
@@ -24,9 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predict_seq_length", type=int, help="records predicted at a time, fed back; unset: as in the run, else all"
     )
     add_device(parser)
+    add_scale_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if is_scaled(args, "city", "data_dir", "data_path"):
+        return _run_shards(args)
     from ..prediction.predict_city import prepare_prediction  # heavy, and no part of the help
 
     output = Path(args.output)
@@ -54,3 +59,25 @@ def run(args: argparse.Namespace) -> int:
     print(f"{count} records of {prediction.num_users} users are in {output}", end="")
     print(f"; {prediction.num_left_out} users have no record to predict" if prediction.num_left_out else "")
     return 0
+
+
+def _run_shards(args: argparse.Namespace) -> int:
+    from ..data.splits import refuse_cut_day
+    from ..prediction.load import find_model
+    from ..prediction.predict_city import prediction_settings
+    from ..scale.batches import PredictJob
+
+    where = where_and_when(args)
+    settings = prediction_settings(
+        find_model(args.model),
+        decoder=args.decoder,
+        distance_weight=args.distance_weight,
+        input_seq_length=args.input_seq_length,
+        predict_seq_length=args.predict_seq_length,
+    )
+    cut_day = (where.cut_day if args.cut_day is None else args.cut_day) if args.plain else None
+    if cut_day is not None:
+        refuse_cut_day(cut_day, where.calendar)
+    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
+    how |= {"model": args.model, "device": args.device}
+    return run_scaled(args, PredictJob(**how, prediction=settings, cut_day=cut_day, horizon_days=args.horizon_days))

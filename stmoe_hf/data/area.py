@@ -45,11 +45,6 @@ def choose_grid(
         if like.place is None:
             raise DataError(f"city {like.name} does not say where it lies: its city.json has no place")
         return like.grid, (like.place.latitude, like.place.longitude)
-    # Around the first point, so that points on both sides of the 180th meridian lie together.
-    around = (longitude - longitude[0] + 180) % 360 - 180
-    if grid_size is not None:
-        middle = _on_earth(np.median(latitude), longitude[0] + np.median(around))
-        return Grid(grid_size[0], grid_size[1], cell_km), middle
     if bounds is not None:
         south, west, north, east = bounds
         if not -90 <= south < north <= 90 or not -180 <= west <= 180 or not -180 <= east <= 180 or west == east:
@@ -61,6 +56,11 @@ def choose_grid(
                 ": give narrower bounds, a grid_size, or larger cells"
             )
         return grid, middle
+    # Around the first point, so that points on both sides of the 180th meridian lie together.
+    around = (longitude - longitude[0] + 180) % 360 - 180
+    if grid_size is not None:
+        middle = _on_earth(np.median(latitude), longitude[0] + np.median(around))
+        return Grid(grid_size[0], grid_size[1], cell_km), middle
     return _fit(latitude, around, longitude[0], cell_km, drop)
 
 

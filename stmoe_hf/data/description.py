@@ -60,10 +60,13 @@ class Description:
         """An edition of these days."""
         return Edition(self.edition, self.calendar, self.cut_day)
 
-    def write(self, folder: Path) -> None:
+    def to_json(self) -> str:
         values = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(values, indent=2) + "\n"
+
+    def write(self, folder: Path) -> None:
         with open_aside(folder / DESCRIPTION) as file:
-            file.write(json.dumps(values, indent=2) + "\n")
+            file.write(self.to_json())
 
 
 def describe(path: str | Path) -> tuple[Path, Description] | None:
@@ -77,16 +80,21 @@ def describe(path: str | Path) -> tuple[Path, Description] | None:
     file = folder / DESCRIPTION
     if not file.is_file():
         return None
+    found = parse_description(file.read_bytes(), str(file))
+    return (folder / found.records if path.is_dir() else path), found
+
+
+def parse_description(content: bytes, where: str) -> Description:
+    """What the content of a `city.json` says; DataError, naming `where`, with what is wrong in it."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(content.decode("utf-8"))
         nested = {"grid": Grid, "calendar": Calendar, "place": Place}
         for name, kind in nested.items():
             if isinstance(values, dict) and name in values:
                 values[name] = _build(kind, values[name], f"{name}: ")
-        found = _build(Description, values, "")
+        return _build(Description, values, "")
     except ValueError as error:
-        raise DataError(f"{file}: {error}") from None
-    return (folder / found.records if path.is_dir() else path), found
+        raise DataError(f"{where}: {error}") from None
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..model.spacetime import Grid
+from ..model.spacetime import Calendar, Grid
 from ..model.tables import shown
 from .area import choose_grid, far_from_most, refuse_exchanged
 from .calendars import iso, one_calendar, own_calendars, stray, stray_of_person
@@ -227,10 +227,10 @@ def points_to_city(
         raise DataError(f"no point in the grid lies in the {calendar.num_days} days from {days.first_date} on")
 
     time = d[kept] * slots + local[kept] % DAY_US * slots // DAY_US
-    person, time, cell = _modal_cells(
+    person, time, cell = modal_cells(
         person[kept], time, grid.cell(x[kept], y[kept]), calendar.num_days * slots, grid.num_cells
     )
-    cut_day = calendar.num_days - max(1, min(horizon_days, calendar.num_days // 5))
+    cut_day = _cut_day(calendar, horizon_days)
     d, t = np.divmod(time, slots)
     x, y = grid.xy(cell)
     records = pd.DataFrame({"uid": users["uid"].to_numpy()[person], "d": d, "t": t, "x": x, "y": y})
@@ -245,6 +245,32 @@ def points_to_city(
     description = Description(name, RECORDS, grid, calendar, cut_day, place)
     users = users.iloc[with_records].reset_index(drop=True)
     return GpsCity(records, users, description, counts, bad, said)
+
+
+def fixed_description(
+    name: str,
+    timezone: str,
+    bounds: tuple[float, float, float, float],
+    first_date: str,
+    num_days: int,
+    *,
+    cell_km: float = 0.5,
+    slot_minutes: int = 30,
+    holidays: tuple[str, ...] = (),
+    horizon_days: int = 15,
+) -> Description:
+    """The grid and the days that `points_to_city` takes if all of them are given, without a look at points."""
+    if slot_minutes < 1 or 1440 % slot_minutes:
+        raise DataError(f"slot_minutes is {slot_minutes}; a day must be a whole number of slots")
+    nothing = np.zeros(0)
+    grid, middle = choose_grid(nothing, nothing, cell_km, bounds, None, None)
+    calendar = one_calendar(nothing, 0, 1440 // slot_minutes, first_date, num_days, holidays).calendar
+    cut_day = _cut_day(calendar, horizon_days)
+    return Description(name, ".", grid, calendar, cut_day, Place(*middle, timezone, first_date))
+
+
+def _cut_day(calendar: Calendar, horizon_days: int) -> int:
+    return calendar.num_days - max(1, min(horizon_days, calendar.num_days // 5))
 
 
 def _named(rows: list[BadRow]) -> str:
@@ -393,7 +419,7 @@ def _people(user: pd.Series) -> tuple[np.ndarray, pd.DataFrame]:
     return rank[code], pd.DataFrame({"uid": uid[order], "user": texts[order]})
 
 
-def _modal_cells(person, time, cell, num_times, num_cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def modal_cells(person, time, cell, num_times, num_cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Person, time and most frequent cell of each (person, time), of equals the first; points are in time order."""
     group, of_point = np.unique(person * num_times + time, return_inverse=True)
     key = of_point * num_cells + cell

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..data.city import City
 from ..data.field import CityField
@@ -25,10 +26,9 @@ from ..data.sources import open_source
 from ..model.decoders import DECODERS
 from ..model.decoding import expected_values, temper
 from ..model.processing_stmoe_bert import MobilityProcessor
-from ..model.spacetime import Calendar
+from ..model.spacetime import Calendar, Grid
 from .day_decoding import decode_days, draw_days
 from .load import load_model
-from .next_place import Crowd, Question, network_for, visits_of_city
 
 logger = logging.getLogger(__name__)
 FEW_DAYS = 7  # of history, below which a forecast is little more than a guess
@@ -296,6 +296,8 @@ def forecast(
     if next:
         if samples or decoder or slots is not None or from_date is not None or model is not None:
             raise ValueError("next=True ranks places of one slot by weights of its own: say top_k and the data alone")
+        from .forecast_next import next_of_city  # which gives the tables of this module
+
         with open_source(data, **source) as city:
             return next_of_city(city, top_k)
     with open_source(data, **source) as city:
@@ -320,20 +322,13 @@ def forecast_city(
         from_date, model, device: as of `forecast`.
         progress: called with the number of people that were done.
     """
-    settings = replace(settings, from_day=_day_of(from_date, city) if from_date is not None else settings.from_day)
-    slots = _slots(settings, city.calendar)
-    first = city.last_days + 1 if settings.from_day is None else np.full(len(city), settings.from_day)
+    if from_date is not None:
+        settings = replace(settings, from_day=day_of(from_date, city.place, city.calendar))
+    first = first_days(city, settings)
     calendar = extended(city.calendar, int(first.max()) + settings.days - 1)
-    network = load_model(model, city.grid, calendar, device)
-    if not getattr(network.config, "history_head", False):
-        raise ValueError(f"a {type(network).__name__} without a history head makes no forecasts; take another model")
-    if not network.config.trained_alone:
-        logger.warning("this network was not trained to be asked alone (--alone_share): expect less of its forecasts")
-    if settings.top_k > city.grid.num_cells:
-        raise ValueError(f"top_k is {settings.top_k}; the grid has {city.grid.num_cells} cells")
+    questions = ask(city, settings, first)
+    network = load_forecaster(model, city.grid, calendar, settings, device)
     _warn_of_the_little_known(city, first)
-    day = np.repeat(np.arange(settings.days), len(slots))
-    questions = [Asked(row, first[row] + day, np.tile(slots, settings.days)) for row in range(len(city))]
     forecaster = Forecaster(network, city, calendar, settings, until=first)
     for first_of_chunk in range(0, len(questions), PEOPLE_A_CHUNK):
         answers = list(forecaster.answers(questions[first_of_chunk : first_of_chunk + PEOPLE_A_CHUNK]))
@@ -342,28 +337,31 @@ def forecast_city(
             progress(len(answers))
 
 
-def next_of_city(city: City, top_k: int = 10, fitted: bool = False) -> pd.DataFrame:
-    """The table of `forecast` for the slot after each person's last known record: `top_k` ranked places.
+def first_days(city: City, settings: ForecastSettings) -> np.ndarray:
+    """The first day [people] that is forecast of each person."""
+    return city.last_days + 1 if settings.from_day is None else np.full(len(city), settings.from_day)
 
-    With `fitted` a network is trained on these people's records first. Raises ValueError if nobody has a known one.
-    """
-    people = visits_of_city(city, city.calendar.last_day + 1)
-    crowd, calendar = Crowd(people), extended(city.calendar, city.calendar.last_day + 1)
-    network = network_for(people, crowd, fitted)
-    slots, answers = calendar.num_slots, []
-    for row, past in enumerate(people):
-        if not len(past):
-            continue
-        person = city.trajectory(row)
-        known = np.flatnonzero(person.cell != city.grid.mask_id)[-1]
-        after = int(person.day[known]) * slots + int(person.slot[known]) + 1
-        day, slot = np.array([after // slots]), np.array([after % slots])
-        question = Question(past, int(slot[0]) * 1440 // slots, int(calendar.weekday(day)[0]), row)
-        places, probability = (values[None, :top_k] for values in network.ranked(question, crowd))
-        answers.append(Answer(int(city.uids[row]), day, slot, places, probability))
-    if not answers:
-        raise ValueError("nobody has a known record, so nothing can be said of what is next")
-    return to_table(answers, city, calendar)
+
+def ask(city: City, settings: ForecastSettings, first: np.ndarray) -> list[Asked]:
+    """What the settings ask of each person, whose forecast begins on `first` [people]."""
+    slots = _slots(settings, city.calendar)
+    day = np.repeat(np.arange(settings.days), len(slots))
+    return [Asked(row, first[row] + day, np.tile(slots, settings.days)) for row in range(len(city))]
+
+
+def load_forecaster(
+    model: str | Path | None, grid: Grid, calendar: Calendar, settings: ForecastSettings, device: str | None = None
+) -> PreTrainedModel:
+    """A network that can forecast, for the grid and calendar of data; ValueError if it cannot."""
+    network = load_model(model, grid, calendar, device)
+    config: Any = network.config
+    if not getattr(config, "history_head", False):
+        raise ValueError(f"a {type(network).__name__} without a history head makes no forecasts; take another model")
+    if not config.trained_alone:
+        logger.warning("this network was not trained to be asked alone (--alone_share): expect less of its forecasts")
+    if settings.top_k > grid.num_cells:
+        raise ValueError(f"top_k is {settings.top_k}; the grid has {grid.num_cells} cells")
+    return network
 
 
 def to_table(answers: Sequence[Answer], city: City, calendar: Calendar) -> pd.DataFrame:
@@ -406,18 +404,16 @@ def extended(calendar: Calendar, last_day: int) -> Calendar:
     return replace(calendar, num_days=max(calendar.num_days, last_day - calendar.first_day + 1))
 
 
-def _day_of(date: str, city: City) -> int:
+def day_of(date: str, place: Place | None, calendar: Calendar) -> int:
     """The number of a day that is given by its date, or by its number where dates are not known."""
-    if city.place is not None:
-        day = city.place.day_of(date, city.calendar)
+    if place is not None:
+        day = place.day_of(date, calendar)
     elif date.lstrip("-").isdecimal():
         day = int(date)
     else:
         raise ValueError(f"from {date!r}: these records have no dates; give the number of a day")
-    if day <= city.calendar.first_day:
-        raise ValueError(
-            f"from {date}: nothing is known before it, the records begin on day {city.calendar.first_day}"
-        )
+    if day <= calendar.first_day:
+        raise ValueError(f"from {date}: nothing is known before it, the records begin on day {calendar.first_day}")
     return day
 
 

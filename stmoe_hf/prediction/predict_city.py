@@ -111,7 +111,7 @@ def prepare_prediction(
         progress: show a bar while a city is prepared.
     """
     model = find_model(model)
-    settings = _settings(
+    settings = prediction_settings(
         model,
         decoder=decoder,
         distance_weight=distance_weight,
@@ -160,7 +160,7 @@ def _windows(
     return parts
 
 
-def _settings(model: str, **given: Any) -> PredictionSettings:
+def prediction_settings(model: str, **given: Any) -> PredictionSettings:
     """As said, else as in the run that trained the model, else one shot with the usual decoder."""
     run: dict[str, Any] = {"decoder": "balanced", "distance_weight": BALANCED_DISTANCE_WEIGHT, "num_candidates": 32}
     record = record_of_model(model)

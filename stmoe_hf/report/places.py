@@ -48,18 +48,18 @@ class Places:
 
 
 def read_file(path: str | Path) -> pd.DataFrame:
-    """A csv, csv.gz or parquet file with at least the columns uid, d, t, x, y, as it is.
+    """A csv, csv.gz or parquet file, or a folder of parquet, with at least the columns uid, d, t, x, y, as it is.
 
     Raises:
         FileNotFoundError: there is no such file. DataError: it cannot be read, or lacks a column.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     try:
         text: dict = {"user": str}  # names that are numbers keep their zeros
         csv = {"dtype": text, "encoding": "utf-8-sig"}
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, **csv)  # type: ignore[call-overload]
+        table = pd.read_parquet(path) if path.suffix == ".parquet" or path.is_dir() else pd.read_csv(path, **csv)  # type: ignore[call-overload]
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     missing = [name for name in COLUMNS if name not in table.columns]

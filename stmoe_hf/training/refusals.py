@@ -32,4 +32,5 @@ def refuse_what_is_missing(args: RunArguments) -> None:
     try:
         Trainer.get_optimizer_cls_and_kwargs(args)
     except (ImportError, ValueError, RuntimeError) as error:
-        raise ValueError(f"--optim {args.optim} cannot be used here: {error}") from error
+        name = getattr(args.optim, "value", args.optim)
+        raise ValueError(f"--optim {name} cannot be used here: {error}") from error

@@ -66,10 +66,11 @@ def run(model_args: ModelArguments, data_args: DataArguments, args: RunArguments
         data = open_run_data(model_args, data_args, args, config)
         if data.validation is None:
             args.keep_last_checkpoint()
-        trainer = _trainer(build_model(model_args, data_args, args, data), data_args, args, data)
+        model = build_model(model_args, data_args, args, data)
+        trainer = _trainer(model, data_args, args, data)
         if trainer.is_world_process_zero():
             folder.begin(model_args, data_args, args, data, checkpoint)
-        results = about(data, args) | {"parameters": trainer.model.num_parameters()}
+        results = about(data, args) | {"parameters": model.num_parameters()}
         with contextlib.nullcontext() if args.verbose else shown(trainer, data.validation):
             _train(trainer, args, checkpoint, results)
             predicted = _predict(trainer, data, results)

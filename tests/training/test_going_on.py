@@ -26,7 +26,7 @@ def data(tmp_path_factory) -> Path:
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
     common = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(data / "cache"), "--output_dir", str(output)]
-    return [*common, *SIZES, *NO_CELL_HEAD, *more]
+    return [*common, "--model_name", "STMoEBert", *SIZES, *NO_CELL_HEAD, *more]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_what_is_missing_is_told_before_data_are_read(tmp_path, capsys):
     for options, said in (
         (["--report_to", "clearml"], "--report_to clearml needs a package that is not installed: pip install clearml"),
         (["--report_to", "nobody"], "--report_to nobody: there is no such place"),
-        (["--optim", "adamw_bnb_8bit"], "--optim"),
+        (["--optim", "grokadamw"], "--optim grokadamw cannot be used here"),
         (["--label_smoothing_factor", "0.1"], "nothing can be smoothed"),
         (["--output_dir", str(tmp_path / "file" / "run")], "is a file; give another --output_dir"),
     ):

@@ -38,6 +38,8 @@ def data(tmp_path_factory) -> Path:
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
     common = ["--city", "B", "--data_dir", str(data), "--cache_dir", str(data / "cache"), "--output_dir", str(output)]
+    if "--model_path" not in more:  # a network that is named takes no configuration unasked
+        common += ["--model_name", "STMoEBert"]
     return [*common, *SIZES, *NO_CELL_HEAD, *more]
 
 
@@ -184,8 +186,7 @@ def test_a_city_that_cannot_be_trained_on_is_refused(tmp_path, capsys):
 KILLED = """
 import os, resource, signal, sys
 from stmoe_hf.training.trainer import MobilityTrainer
-from stmoe_hf.training import run
-run.DEFAULT_CONFIG = None  # as of the run that it is compared with
+from stmoe_hf.training.run import main
 how, argv = sys.argv[1], sys.argv[2:]
 save = MobilityTrainer._save_optimizer_and_scheduler
 def save_and_die(self, folder):
@@ -196,7 +197,7 @@ def save_and_die(self, folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as a full disk does: writing fails half-way
     save(self, folder)
 MobilityTrainer._save_optimizer_and_scheduler = save_and_die
-sys.exit(run.main(argv))
+sys.exit(main(argv))
 """
 
 

@@ -1,0 +1,117 @@
+"""What `forecast`, `predict` and `gps` share where they do a folder of shards: --engine, --input and the rest."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from ..data.description import Description
+from ..data.editions import get_edition
+from ..data.errors import DataError
+from ..model.spacetime import Grid
+
+if TYPE_CHECKING:
+    from ..scale.batches import Job
+    from ..scale.run import Engine
+
+ENGINES = ("local", "ray", "spark")
+ONLY_HERE = ("engine", "workers", "max_bad", "replace", "like", "cluster")  # options that need --input
+
+
+def add_scale_arguments(parser: argparse.ArgumentParser, like: bool = True) -> None:
+    group = parser.add_argument_group("a folder or URL of shards, of one row a person (docs/scale.md)")
+    group.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
+    group.add_argument("--engine", choices=ENGINES, help="what does the shards (default local)")
+    group.add_argument("--workers", type=int, help="shards at a time (default: as many as there are cores)")
+    group.add_argument("--cluster", help="address of a Ray cluster, master of Spark (default: as configured, or here)")
+    group.add_argument("--max_bad", type=int, help="so many rows may be unreadable (default 0); they are set aside")
+    group.add_argument("--replace", action="store_true", default=None, help="replace what other settings have made")
+    if like:
+        group.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
+
+
+def is_scaled(args: argparse.Namespace, *others: str) -> bool:
+    """Whether a folder of shards is to be done; DataError if options of both ways are given."""
+    if args.input is None:
+        if given := [name for name in ONLY_HERE if getattr(args, name, None) is not None and name != "like"]:
+            raise DataError(f"--{given[0]} is said of a folder of shards: give --input")
+        return False
+    if given := [name for name in others if getattr(args, name, None) not in (None, False)]:
+        raise DataError(f"--{given[0]} is not said of a folder of shards: leave it out, or leave --input out")
+    return True
+
+
+def where_and_when(args: argparse.Namespace) -> Description:
+    """Grid, calendar and place of the shards."""
+    from ..scale.folders import Folder, description_of
+
+    found = description_of(Folder(args.like or args.input))
+    if found is not None:
+        return found
+    if args.like:
+        raise DataError(f"there is no city.json in {args.like}")
+    edition = get_edition(getattr(args, "edition", None) or "humob2024")
+    return Description("shards", "", Grid(), edition.calendar, edition.cut_day)
+
+
+def run_scaled(args: argparse.Namespace, job: "Job") -> int:
+    """Do the shards, and say what came of it."""
+    from ..scale.run import run_shards, with_columns
+
+    job = with_columns(job, args.input)
+    with engine_of(args) as engine, tqdm(desc=job.kind, unit="people") as bar:
+        done = run_shards(
+            job,
+            args.input,
+            args.output,
+            engine,
+            max_bad=args.max_bad or 0,
+            replace_others=bool(args.replace),
+            progress=bar.update,
+        )
+    print(
+        f"{done.rows:,} rows for {done.people:,} people in {done.shards:,} shards, {done.done_now:,} of them done now:"
+        f" {args.output}"
+    )
+    if done.bad:
+        print(f"{done.bad:,} rows could not be read: {args.output}/_quarantine", file=sys.stderr)
+    return 0
+
+
+@contextlib.contextmanager
+def engine_of(args: argparse.Namespace) -> "Iterator[Engine]":
+    """The engine that the options say, closed at the end."""
+    if args.workers is not None and args.workers < 1:
+        raise DataError(f"--workers is {args.workers}; it must be at least 1")
+    engine = _engines()[args.engine or "local"](args)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _engines() -> dict[str, Callable[[argparse.Namespace], Any]]:
+    """Each imported only where it is chosen."""
+
+    def local(args: argparse.Namespace) -> Any:
+        from ..scale.local import LocalEngine
+
+        if args.cluster:
+            raise DataError("--cluster is said of Ray or Spark: give --engine ray or spark")
+        return LocalEngine(args.workers or os.cpu_count() or 1)
+
+    def ray(args: argparse.Namespace) -> Any:
+        from ..scale.on_ray import RayEngine
+
+        return RayEngine(args.cluster, args.workers)
+
+    def spark(args: argparse.Namespace) -> Any:
+        from ..scale.on_spark import SparkEngine
+
+        return SparkEngine(args.cluster, args.workers)
+
+    return {"local": local, "ray": ray, "spark": spark}
