@@ -114,6 +114,7 @@ class Forecaster:
         calendar: of the city, long enough for all days that are asked for.
         settings: what is to be said.
         until: [people] the first day that is no history any more; by default all records are history.
+        told_of_others: whether a network with a city field is told of the city's other people.
     """
 
     def __init__(
@@ -123,13 +124,14 @@ class Forecaster:
         calendar: Calendar,
         settings: ForecastSettings,
         until: np.ndarray | None = None,
+        told_of_others: bool = True,
     ):
         self.model, self.city, self.settings, self.until = model.eval(), city, settings, until
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
         self.temperature = float(getattr(model.config, "temperature", 1.0))  # type: ignore[arg-type]
         self.field = None
-        if getattr(model.config, "city_field", False):
+        if told_of_others and getattr(model.config, "city_field", False):
             self.field = CityField(city, city.calendar.last_day + 1 if until is None else until)
 
     def answers(self, questions: Sequence[Asked]) -> Iterator[Answer]:

@@ -181,7 +181,9 @@ class ForecastJob(NetworkJob):
     def table(self, network: Any, city: City) -> pd.DataFrame:
         settings = replace(self.forecast, batch_size=1)
         first = first_days(city, settings)
-        forecaster = Forecaster(network, city, self._long_calendar(), settings, until=first)
+        # A batch is no city: who shares it has no say in an answer.
+        how: dict[str, Any] = {"until": first, "told_of_others": False}
+        forecaster = Forecaster(network, city, self._long_calendar(), settings, **how)
         return to_table(list(forecaster.answers(ask(city, settings, first))), city, forecaster.calendar)
 
 

@@ -149,3 +149,18 @@ def test_a_city_is_trained_on_and_predicted_and_noise_in_held_out_days_changes_n
         answers = forecaster.answers([Asked(row, day, np.tile([4, 20, 40], 2)) for row in rows])
         found.append((cells.numpy(), *(answer.probabilities for answer in answers)))
     assert all(np.array_equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_a_forecaster_can_be_told_of_nobody_so_that_who_shares_a_batch_has_no_say(tmp_path):
+    folder = write_city(tmp_path / "data")
+    city = open_city("B", folder, cache_dir=folder / "cache")
+    model = field_model(grid_width=200, grid_height=200, num_days=90)
+    calendar = Calendar(0, 90, 48)
+    asked = np.repeat([76, 77], 3), np.tile([4, 20, 40], 2)
+    found = {}
+    for told in (True, False):
+        for part in (city, city.select(np.arange(1))):
+            forecaster = Forecaster(model, part, calendar, ForecastSettings(top_k=60), told_of_others=told)
+            found[told, len(part)] = next(iter(forecaster.answers([Asked(0, *asked)]))).probabilities
+    assert np.array_equal(found[False, 12], found[False, 1]) and np.array_equal(found[False, 1], found[True, 1])
+    assert not np.array_equal(found[True, 12], found[True, 1])
