@@ -43,6 +43,7 @@ class RowOfQuestions:
         places: [P] distinct cells of the history, in ascending order.
         weight: [Q, P] of the places, summing to 1.
         cells, counts: [N] cells that other people were seen in, ascending, and [N, F] what is known of them.
+        scored: the candidates and their scores, once they are known.
     """
 
     history: Tensor
@@ -52,19 +53,23 @@ class RowOfQuestions:
     weight: Tensor
     cells: Tensor
     counts: Tensor
+    scored: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor) -> RowOfQuestions:
-    """A row of what the heads know; its places [P] and their weights [Q, P] as the history head weighs them."""
+    """A row of what the heads know, made once, with its places [P] and their weights [Q, P]."""
+    if row in asked.rows:
+        return asked.rows[row]
     is_history = torch.isfinite(asked.history[row]).any(0)
     cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
     if asked.field_cells is not None:
         is_there = asked.field_cells[row] >= 0
         cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
     inputs = asked.inputs[row]
-    return RowOfQuestions(
+    asked.rows[row] = RowOfQuestions(
         inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
     )
+    return asked.rows[row]
 
 
 class STMoEBertField(nn.Module):
@@ -109,9 +114,8 @@ class STMoEBertField(nn.Module):
         stays = (row.weight @ known_reach.t()).sum(1)  # [Q] of the spread weights, what stays in known cells
         reach = row.weight @ spread.between(cells[None], row.places[None])[0].exp().t()  # [Q, K]
         novelty = torch.sigmoid(self.novelty(row, stays))[:, None]
-        candidates, counts = self.candidates(row)
-        part = self.log_parts(row.states, stays, len(candidates)).exp()
-        in_field = self._in_field(row, candidates, counts, cells)
+        part = self.log_parts(row.states, stays, len(self.scored(row)[0])).exp()
+        in_field = self._in_field(row, cells)
         beside = reach / (1 - stays).clamp(min=1e-4)[:, None]
         new = novelty * (part[:, NEAR, None] * beside + part[:, FIELD, None] * in_field)
         known = (1 - novelty) * reach / stays.clamp(min=1e-9)[:, None]
@@ -190,23 +194,25 @@ class STMoEBertField(nn.Module):
             counts = row.counts[_place_of(cells, row.cells)] * torch.isin(cells, row.cells)[:, None]
         return cells, counts
 
-    def static_scores(self, row: RowOfQuestions, candidates: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [N] of candidates that no question has a say in, and what questions weigh, [N, size]."""
-        features = self.cell_features(row, candidates, counts).to(self.linear.weight.dtype)
-        return self.linear(features)[:, 0], self.of_cell(F.gelu(self.hidden(features)))
+    def scored(self, row: RowOfQuestions) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates [N], their scores [N] that no question has a say in, and what questions weigh, [N, size]."""
+        if row.scored is None:
+            candidates, counts = self.candidates(row)
+            features = self.cell_features(row, candidates, counts).to(self.linear.weight.dtype)
+            row.scored = candidates, self.linear(features)[:, 0], self.of_cell(F.gelu(self.hidden(features)))
+        return row.scored
 
     def likeliest(self, row: RowOfQuestions, count: int) -> Tensor:
         """The candidates, so many at most, that the field holds for the most probable whatever is asked."""
-        cells, counts = self.candidates(row)
-        scores, _ = self.static_scores(row, cells, counts)
-        return cells[scores.topk(min(count, len(cells))).indices]
+        candidates, static, _ = self.scored(row)
+        return candidates[static.topk(min(count, len(candidates))).indices]
 
-    def _in_field(self, row: RowOfQuestions, candidates: Tensor, counts: Tensor, cells: Tensor) -> Tensor:
+    def _in_field(self, row: RowOfQuestions, cells: Tensor) -> Tensor:
         """Share [Q, K] that the field gives to cells [K]; 0 to what is no candidate."""
+        candidates, static, weighed = self.scored(row)
         if not len(candidates):
             return row.weight.new_zeros(len(row.states), len(cells))
-        static, weighed = self.static_scores(row, candidates, counts)
-        scores = (static + self.of_question(row.states) @ weighed.t()).float()  # [Q, N]
+        scores = torch.addmm(static, self.of_question(row.states), weighed.t()).float()  # [Q, N]
         chosen = scores[:, _place_of(cells, candidates)] - torch.logsumexp(scores, dim=1, keepdim=True)
         return chosen.exp() * torch.isin(cells, candidates)
 
@@ -222,8 +228,9 @@ class STMoEBertField(nn.Module):
         most = own[:, -1].topk(min(MOST_PLACES, len(own))).indices
         places, own = row.places[most], own[most] / own.sum(0).clamp(min=1e-3)
         apart = self._apart(cells, places)  # [N, P] cells
-        farthest_scale = torch.exp(-apart * (self.cell_km / KM_SCALES[-1]))
-        close = [farthest_scale ** round(KM_SCALES[-1] / km) for km in KM_SCALES]  # one exp for all scales
+        farthest = torch.exp(-apart * (self.cell_km / KM_SCALES[-1]))
+        middle = farthest.square().square()  # each scale is a fourth of the next: one exp for all
+        close = [middle.square().square(), middle, farthest]
         touches = (apart < 1.5).to(own.dtype).sum(1)
         parts = [
             counts[:, :-2].log1p() / 2,

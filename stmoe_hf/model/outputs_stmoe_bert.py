@@ -4,7 +4,8 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import ModelOutput
@@ -50,6 +51,7 @@ class AskedFor:
         alone: [B] whether each is answered alone; None: no row is.
         inputs: [B, T, 6], as in the forward; None without them.
         position: [B, Q] of the asked-for records among them.
+        rows: what the field made of each row so far.
         field_cells, field_counts: [B, N] and [B, N, F], as in the forward; None without other people.
         cell: [B, T] cells of all records, at what is no history any cell of the grid.
         history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
@@ -63,6 +65,7 @@ class AskedFor:
     position: Tensor | None = None
     field_cells: Tensor | None = None
     field_counts: Tensor | None = None
+    rows: dict[int, Any] = field(default_factory=dict)
     cell: Tensor | None = None
     history: Tensor | None = None
     to_history: Tensor | None = None
