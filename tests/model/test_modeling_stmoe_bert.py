@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel
 
 from stmoe_hf import STMoEBertConfig, STMoEBertForMobility, STMoEBertModel
-from stmoe_hf.model.experts_stmoe_bert import STMoEBertExperts
+from stmoe_hf.model.experts_stmoe_bert import STMoEBertExperts, balance
 from stmoe_hf.model.heads_stmoe_bert import CellLogProbability
 from stmoe_hf.model.records import CELL, NO_LABEL
 
@@ -328,19 +328,18 @@ def test_sparse_layers_are_those_that_the_configuration_names():
 
 
 def test_perfect_balance_costs_top_k_and_collapse_costs_more():
-    model = small_model()
     mask = torch.ones(2, 40, dtype=torch.long)
     even = torch.full((2, 40, 4), -20.0)
     for record in range(40):
         even[:, record, [record % 4, (record + 1) % 4]] = 20.0
     collapsed = torch.full((2, 40, 4), -20.0)
     collapsed[..., :2] = 20.0
-    assert torch.allclose(model._balance((even,), mask)[0], torch.full((2,), 2.0), atol=1e-4)
-    loss, load = model._balance((collapsed,), mask)
+    assert torch.allclose(balance((even,), mask, 2)[0], torch.full((2,), 2.0), atol=1e-4)
+    loss, load = balance((collapsed,), mask, 2)
     assert torch.allclose(loss, torch.full((2,), 4.0), atol=1e-4)
     assert torch.allclose(load, torch.tensor([[0.5, 0.5, 0.0, 0.0]]))
     # Opposite imbalances of two layers must not cancel.
-    assert model._balance((collapsed, collapsed.flip(-1)), mask)[0].mean() == pytest.approx(4.0, abs=1e-4)
+    assert balance((collapsed, collapsed.flip(-1)), mask, 2)[0].mean() == pytest.approx(4.0, abs=1e-4)
 
 
 def test_saved_and_loaded_models_are_equal(tmp_path):
