@@ -279,7 +279,7 @@ def test_masked_users_are_not_evaluated_where_their_horizon_has_no_truth(tmp_pat
     evaluated = {}
     for cut_day in (60, 70):
         split = split_users(city, cut_day, 0.0, args.seed)
-        windows, _ = _validation(city, split, args, WindowShape(), MobilityProcessor(), None)
+        windows, _ = _validation(city, split, args, WindowShape(), MobilityProcessor(), {})
         evaluated[cut_day] = set(windows.rows.tolist())
     assert evaluated[70] == {0, 1} != evaluated[60]  # before day 60 everybody's cells are known
 
