@@ -14,7 +14,7 @@ from ..data.files import refuse_unwritable
 from ..data.tables import TABLE_SUFFIXES, table_writer
 from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
-from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
+from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 if TYPE_CHECKING:
     from ..prediction.forecast import ForecastSettings
@@ -119,6 +119,4 @@ def _run_shards(args: argparse.Namespace, settings: ForecastSettings) -> int:
     if args.from_date is not None:
         settings = replace(settings, from_day=day_of(args.from_date, where.place, where.calendar))
     slots = None if settings.slots is None else tuple(settings.slots)
-    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
-    how |= {"model": args.model, "device": args.device}
-    return run_scaled(args, ForecastJob(**how, forecast=replace(settings, slots=slots)))
+    return run_scaled(args, ForecastJob(**of_every_job(args, where), forecast=replace(settings, slots=slots)))

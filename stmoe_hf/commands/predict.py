@@ -2,12 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ..data.files import open_aside, refuse_unwritable
 from ..model.decoders import DECODERS
 from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
-from .scaled import add_scale_arguments, is_scaled, run_scaled, where_and_when
+from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +77,5 @@ def _run_shards(args: argparse.Namespace) -> int:
     cut_day = (where.cut_day if args.cut_day is None else args.cut_day) if args.plain else None
     if cut_day is not None:
         refuse_cut_day(cut_day, where.calendar)
-    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
-    how |= {"model": args.model, "device": args.device}
+    how = of_every_job(args, where)
     return run_scaled(args, PredictJob(**how, prediction=settings, cut_day=cut_day, horizon_days=args.horizon_days))

@@ -58,6 +58,12 @@ def where_and_when(args: argparse.Namespace) -> Description:
     return Description("shards", "", Grid(), edition.calendar, edition.cut_day)
 
 
+def of_every_job(args: argparse.Namespace, where: Description) -> dict[str, Any]:
+    """What a job of any network is told: the grid, calendar and place of the data, the model and the device."""
+    how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
+    return how | {"model": args.model, "device": args.device}
+
+
 def run_scaled(args: argparse.Namespace, job: "Job") -> int:
     """Do the shards, and say what came of it."""
     from ..scale.run import run_shards, with_columns

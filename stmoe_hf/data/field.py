@@ -147,7 +147,7 @@ class CityField:
         chosen = ~np.isin(cells, places)
         cells, counts = cells[chosen], counts[chosen]
         if len(cells) > MOST_CELLS:
-            worth = counts[:, 6] * self._near(cells, places, visits)
+            worth = counts[:, FIELD_COUNTS.index("people_around")] * self._near(cells, places, visits)
             most = np.sort(np.argpartition(-worth, MOST_CELLS)[:MOST_CELLS])
             cells, counts = cells[most], counts[most]
         return PersonField(cells, counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import os
 import re
 import shutil
@@ -17,6 +18,15 @@ from typing import IO, Any
 _HOST = re.sub(r"\W", "_", socket.gethostname(), flags=re.ASCII)[:40]
 _ASIDE = re.compile(r"\..+\.(\w+)\.([0-9]+)\.[0-9]+\.part", re.ASCII)
 SECONDS_UNTIL_STALE = 86_400  # of what a process of another machine has begun: it cannot be seen from here
+
+
+def sha256_of(path: str | Path) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as content:
+        while block := content.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def aside_of(path: Path) -> Path:

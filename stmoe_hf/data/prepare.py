@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..model.spacetime import Calendar, Grid
 from .errors import DataError
-from .files import aside_of, open_aside, sweep
+from .files import aside_of, open_aside, sha256_of, sweep
 from .readers import Records, stream_parts, stream_records, where
 
 USERS_FILE = "users.arrow"
@@ -69,7 +69,7 @@ def _prepare(files: list[Path], grid: Grid, calendar: Calendar, folder: Path, pr
                 bar.reset()
                 _write(_users_sorted(files, grid, calendar, aside, bar.update), grid, calendar, aside)
         made = aside / USERS_FILE
-        (aside / DIGEST_FILE).write_text(json.dumps({"state": _state(made), "digest": _hash(made)}))
+        (aside / DIGEST_FILE).write_text(json.dumps({"state": _state(made), "digest": sha256_of(made)}))
         if folder.exists():
             logger.warning("the prepared city in %s is damaged and is prepared again", folder)
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
@@ -86,7 +86,7 @@ def _is_whole(folder: Path) -> bool:
         state = _state(users)
         if known["state"] == state:
             return True
-        if known["digest"] != _hash(users):
+        if known["digest"] != sha256_of(users):
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -253,7 +253,7 @@ def _digest(file: Path, root: Path) -> str:
             return remembered["digest"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet
-    digest = _hash(file)
+    digest = sha256_of(file)
     with contextlib.suppress(OSError):  # of a cache that cannot be written
         root.mkdir(parents=True, exist_ok=True)
         with open_aside(known) as out:
@@ -265,11 +265,3 @@ def _state(file: Path) -> list[int]:
     """What changes when a file is changed or replaced, though it keep its size and its time: `cp -p`, `rsync -t`."""
     status = file.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _hash(file: Path) -> str:
-    whole = hashlib.sha256()
-    with open(file, "rb") as content:
-        while block := content.read(1 << 22):
-            whole.update(block)
-    return whole.hexdigest()

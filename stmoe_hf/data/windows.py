@@ -250,7 +250,6 @@ class PredictionWindows(Dataset):
         self.city_id = city_id
         self.cut_days = np.broadcast_to(cut_day, len(city))
         """[people of the city] the first day that is predicted."""
-        self.field = CityField(city, self.cut_days) if city_field else None
         rows = np.asarray(rows, np.int64)
         rows = rows[np.argsort(city.lengths[rows], kind="stable")]  # neighbours share a batch: less padding
         if masked:
@@ -259,6 +258,7 @@ class PredictionWindows(Dataset):
             cut = self.cut_days[rows]
             asked = city.records_before(rows, cut + shape.horizon_days) - city.records_before(rows, cut)
         self.rows = rows[asked > 0]
+        self.field = CityField(city, self.cut_days) if city_field and len(self.rows) else None  # counts the whole city
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""
         nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= self.cut_days

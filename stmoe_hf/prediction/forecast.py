@@ -199,14 +199,12 @@ class Forecaster:
     def _choose(self, questions: Sequence[Asked], output: Any, inputs: Tensor, exists: Tensor) -> list[Answer]:
         """The chosen cells and their probabilities."""
         grid, settings = self.city.grid, self.settings
-        probabilities = output.logits.exp()
         told = temper(output.logits, output.candidates, grid.num_cells, self.temperature)
         nothing_known = torch.isneginf(output.history).all(-1)  # [B, Q]
         if settings.chosen_by == "day":
-            how = (probabilities, output.candidates, output.history, inputs, exists, grid)
-            chosen = decode_days(*how, whole_days=True)[..., None]
+            chosen = decode_days(*self._of_days(output, inputs, exists), whole_days=True)[..., None]
         else:
-            values = expected_values(probabilities, output.candidates, grid, settings.chosen_by)
+            values = expected_values(output.logits.exp(), output.candidates, grid, settings.chosen_by)
             best = values.topk(min(settings.top_k, values.shape[-1]), dim=-1)
             chosen = output.candidates[:, None, :].expand_as(values).gather(-1, best.indices)
             chosen = chosen.masked_fill(torch.isneginf(best.values), -1)
@@ -222,11 +220,14 @@ class Forecaster:
             answers.append(Answer(uid, question.day, question.slot, cells, probability))
         return answers
 
+    def _of_days(self, output: Any, inputs: Tensor, exists: Tensor) -> tuple[Any, Any, Any, Tensor, Tensor, Grid]:
+        """What `decode_days` and `draw_days` take of a batch."""
+        return output.logits.exp(), output.candidates, output.history, inputs, exists, self.city.grid
+
     def _sample(self, questions: Sequence[Asked], output: Any, inputs: Tensor, exists: Tensor) -> list[Answer]:
         """Drawn days in place of chosen cells."""
-        grid, count = self.city.grid, self.settings.samples
-        how = (output.logits.exp(), output.candidates, output.history, inputs, exists, grid)
-        drawn = draw_days(*how, samples=count).cpu().numpy()  # [B, S, Q]
+        count = self.settings.samples
+        drawn = draw_days(*self._of_days(output, inputs, exists), samples=count).cpu().numpy()  # [B, S, Q]
         answers = []
         for row, question in enumerate(questions):
             wanted = self._wanted(question)

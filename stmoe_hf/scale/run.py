@@ -30,9 +30,10 @@ import torch
 
 from .. import __version__
 from ..data.errors import DataError
+from ..data.files import sha256_of
 from .batches import Job
 from .folders import Folder, Lock, locked, state
-from .shards import QUARANTINE, SUFFIX, Done, Shard, do_shard, read_done, sha256
+from .shards import QUARANTINE, SUFFIX, Done, Shard, do_shard, read_done
 
 MANIFEST, RUN = "_manifest.parquet", "_run.json"
 TRIES = 3
@@ -268,7 +269,7 @@ def _found_done(folder: Folder, source: Folder, inputs: dict[str, str], made_fro
             continue
         if known.input_state != input_state:
             with source.local_copy(name) as path:
-                if sha256(path) != known.input_sha256:
+                if sha256_of(path) != known.input_sha256:
                     continue
             known = replace(known, input_state=input_state)  # it was copied or touched, and is the same
         done[name] = known

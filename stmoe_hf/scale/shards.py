@@ -8,18 +8,17 @@ Rows that cannot be read go to `_quarantine/NAME.csv` with their reason.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.errors import DataError
+from ..data.files import sha256_of
 from .batches import PEOPLE_A_BATCH, Job
 from .folders import Folder, Lock, state
 from .rows import BadPerson
@@ -87,7 +86,7 @@ def do_shard(shard: Shard) -> Done:
                 rows = _write(writer, shard.job(batches, bad.append))
                 people = file.metadata.num_rows - len(bad)
                 first = str(bad[0]) if bad else ""
-                done = Done(shard.name, before, sha256(path), shard.made_from, people, rows, len(bad), first)
+                done = Done(shard.name, before, sha256_of(path), shard.made_from, people, rows, len(bad), first)
                 writer.add_key_value_metadata({ABOUT: json.dumps(asdict(done)).encode()})
                 writer.close()
                 _quarantine(output, shard, bad)
@@ -133,12 +132,3 @@ def read_done(output: Folder, name: str) -> Done | None:
         return None if about is None else Done(**json.loads(about))
     except (pa.ArrowException, OSError, ValueError, TypeError):
         return None
-
-
-def sha256(path: Any) -> str:
-    """Of the content of a local file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as content:
-        while block := content.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -27,7 +27,6 @@ from stmoe_hf.training.run import run
 from stmoe_hf.training.run_record import without_tokens
 
 from ..helpers import REPOSITORY, people
-from ..hub_server import HubServer
 
 PUBLISHED = (
     "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --location_embedding_size 4 --use_cpu true"
@@ -72,16 +71,6 @@ def published(finished, tmp_path_factory) -> list[Path]:
         options = ["--city", "B", "--data_dir", str(finished.parent / "data"), "--model_name", name, *PUBLISHED]
         run(*parse_arguments([*options, "--output_dir", str(folders[-1])]))
     return folders
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with HubServer() as running:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", running.token)
-        yield running
-        running.shutdown()
 
 
 def test_every_folder_and_checkpoint_loads_alike_with_the_package_and_by_a_stranger_without_it(

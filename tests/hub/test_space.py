@@ -15,20 +15,8 @@ import yaml
 from stmoe_hf.__main__ import main
 from stmoe_hf.hub.space import export_space, requirements
 
-from ..hub_server import HubServer
-
 pytest.importorskip("gradio")
 SPACE = "org/where-will-they-be"
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with HubServer() as running:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", running.token)
-        yield running
-        running.shutdown()
 
 
 def test_a_dry_run_writes_exactly_what_is_uploaded(server, tmp_path, capsys):
