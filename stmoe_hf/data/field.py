@@ -25,7 +25,9 @@ NEAR_CELLS = 4.0  # distance from a place within which a cell counts about full 
 NEIGHBOURS = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
 EVERY_DAYS = 7  # fields of training windows are counted to the start of their week
 ALONE_SHARE = 0.1  # of training windows that are told of nobody
+COUNTS_SHARE = 0.2  # of training windows that are told how many people, and not whether these are like the person
 LEAST_SHARE = 0.2  # of the people that others are told of
+LIKENESS = slice(FIELD_COUNTS.index("by_people_of_same_cells"), None)  # what else is told of cells is mere numbers
 FIELD = 4  # tells these draws from others of the same epoch and window
 
 
@@ -188,4 +190,7 @@ class TrainingFields:
         if draw(*keys, FIELD) >= ALONE_SHARE:
             share = LEAST_SHARE + (1 - LEAST_SHARE) * float(draw(*keys, FIELD, 1))
         keep = draw(*keys, FIELD, 2 + np.arange(len(self.city))) < share
-        return self._of_week[week].of_person(row, history, keep)
+        made = self._of_week[week].of_person(row, history, keep)
+        if draw(*keys, FIELD, 0) < COUNTS_SHARE:
+            made.counts[:, LIKENESS] = 0.0
+        return made

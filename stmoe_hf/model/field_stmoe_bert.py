@@ -91,6 +91,7 @@ class STMoEBertField(nn.Module):
         self.num_slots, self.scale = config.num_slots, config.slots_per_trained_slot
         self.gate = nn.Linear(config.hidden_size + NOVELTY_FEATURES, 1)
         self.parts = nn.Linear(config.hidden_size, len(PARTS_START))
+        self.parts_untold = nn.Parameter(torch.empty(len(PARTS_START)))
         self.linear = nn.Linear(CELL_FEATURES, 1)
         self.hidden = nn.Linear(CELL_FEATURES, config.city_field_size)
         self.of_cell = nn.Linear(config.city_field_size, config.city_field_size)
@@ -103,6 +104,7 @@ class STMoEBertField(nn.Module):
         init.zeros_(self.gate.bias)
         init.zeros_(self.parts.weight)
         init.copy_(self.parts.bias, torch.tensor(PARTS_START).log())
+        init.zeros_(self.parts_untold)
         init.zeros_(self.linear.weight)
         init.zeros_(self.linear.bias)
         init.zeros_(self.of_question.weight)
@@ -114,7 +116,7 @@ class STMoEBertField(nn.Module):
         stays = (row.weight @ known_reach.t()).sum(1)  # [Q] of the spread weights, what stays in known cells
         reach = row.weight @ spread.between(cells[None], row.places[None])[0].exp().t()  # [Q, K]
         novelty = torch.sigmoid(self.novelty(row, stays))[:, None]
-        part = self.log_parts(row.states, stays, len(self.scored(row)[0])).exp()
+        part = self.log_parts(row, stays).exp()
         in_field = self._in_field(row, cells)
         beside = reach / (1 - stays).clamp(min=1e-4)[:, None]
         new = novelty * (part[:, NEAR, None] * beside + part[:, FIELD, None] * in_field)
@@ -122,12 +124,17 @@ class STMoEBertField(nn.Module):
         ring = far.shares(row.weight, far.log_rings(row.states), cells, row.places)
         return torch.where(torch.isin(cells, row.places), known, new) + novelty * part[:, RING, None] * ring
 
-    def log_parts(self, states: Tensor, stays: Tensor, num_candidates: int) -> Tensor:
-        """[Q, 3] how a new cell is drawn; not beside the places if the spread has no unknown cell, ..."""
-        scores = self.parts(states).float()
+    def log_parts(self, row: RowOfQuestions, stays: Tensor) -> Tensor:
+        """[Q, 3] how a new cell is drawn; not beside the places if the spread has no unknown cell, ...
+
+        Who is told of nobody has candidates beside the places alone, and the rings must do for all the others.
+        """
+        scores = self.parts(row.states).float()
+        if not len(row.cells):
+            scores = scores + self.parts_untold.float()
         impossible = torch.zeros_like(scores, dtype=torch.bool)
         impossible[:, NEAR] = stays > 1 - 1e-4
-        impossible[:, FIELD] = num_candidates == 0
+        impossible[:, FIELD] = not len(self.scored(row)[0])
         return F.log_softmax(scores.masked_fill(impossible, -math.inf), dim=-1)
 
     # ---- How likely a new cell is ----

@@ -98,6 +98,22 @@ def test_a_training_window_is_told_of_days_before_its_own_cut_only(tmp_path, cit
         assert np.array_equal(one.cells, two.cells) and np.array_equal(one.counts, two.counts)
 
 
+def test_some_training_windows_are_told_of_nobody_and_some_not_who_is_like_the_person(city, monkeypatch):
+    def told(epoch: int) -> np.ndarray:
+        fields = TrainingFields(city, np.full(len(city), 75))
+        return fields.of_window(2, own_cells(city, 2, 30), 30, 1, epoch, 0).counts
+
+    some = [told(epoch) for epoch in range(100)]
+    monkeypatch.setattr(field, "COUNTS_SHARE", 0.0)
+    most = [told(epoch) for epoch in range(100)]
+    changed = [(one, two) for one, two in zip(some, most, strict=True) if not np.array_equal(one, two)]
+    assert 3 <= sum(not len(counts) for counts in some) <= 20
+    assert 5 <= len(changed) <= 30
+    for one, two in changed:
+        assert not one[:, field.LIKENESS].any()
+        assert np.array_equal(one[:, : field.LIKENESS.start], two[:, : field.LIKENESS.start])
+
+
 def test_somebody_without_history_or_alone_in_the_city_is_told_nothing(city):
     counted = CityField(city, 60)
     assert len(counted.of_person(0, np.zeros(0, np.int64)).cells) == 0
