@@ -116,6 +116,7 @@ def test_the_candidates_hold_the_likeliest_new_cells_of_the_field():
 def test_it_trains_every_weight_and_wants_a_spread_and_distances():
     model, batch = field_model(), padded(window(), window(seed=1), window(seed=3))
     model(**batch).loss.backward()
+    model(**without(batch, "field_cells", "field_counts")).loss.backward()  # told of nobody
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     with pytest.raises(ValueError, match="city_field is for a network with history_far and history_spread"):
         STMoEBertConfig(**(SMALL | PORTABLE | {"city_field": True, "history_spread": 0}))
