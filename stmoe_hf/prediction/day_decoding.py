@@ -102,9 +102,9 @@ def draw_days(
     """Joint samples of the asked-for records: `samples` (S) trajectories of each day.
 
     The records of one day in one sample belong together; sample s of one day and sample s of another are drawn
-    independently. They are the days of the past that `decode_days` decides by, and go to new cells among the candidates
-    besides (`new_cells`). The samples of a day are stratified by its themes, so all of them together stand for the
-    distribution, and a few of them do not.
+    independently. They are the days of the past that `decode_days` decides by, and go to new cells among the
+    candidates besides (`new_cells`). The samples of a day are stratified by its themes, so all of them together stand
+    for the distribution, and a few of them do not.
 
     Args:
         probabilities, candidates, history, inputs, exists, grid: as in `decode_days`.

@@ -1,7 +1,7 @@
 """Drawn days go to cells that the person was never in, as often as the network says.
 
-The days of the past, which drawn days are made of, hold none of these cells. How likely each record lies in one, and in
-which, the probabilities of the candidates tell. That a record does, makes it more likely of its neighbours: whether
+The days of the past, which drawn days are made of, hold none of these cells. How likely each record lies in one, and
+in which, the probabilities of the candidates tell. That a record does, makes it more likely of its neighbours: whether
 they do is drawn by a normal copula (an autoregression of the first order), whose correlation `TIES` was chosen on days
 45-59 of cities B and D, where half of the records that follow one in a new cell lie in one too, mostly in another.
 """
