@@ -194,7 +194,9 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         is_sdpa = self.config._attn_implementation == "sdpa" and hidden.device.type == "cpu"
         if not is_sdpa or keys.dim() != 2 or torch.compiler.is_compiling() or bool((keys != 0).all()):
             return keys
-        numbers = torch.zeros(keys.shape, dtype=hidden.dtype).masked_fill(keys == 0, UNSEEN)
+        numbers = torch.zeros(keys.shape, dtype=hidden.dtype).masked_fill(
+            keys == 0, max(UNSEEN, torch.finfo(hidden.dtype).min)
+        )
         return numbers[:, None, None, :].expand(-1, -1, keys.shape[1], -1)
 
 
@@ -396,9 +398,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if row not in asked.places:
             is_history = asked.is_history[row]
             places, index = asked.cell[row, is_history].unique(return_inverse=True)
-            is_of = F.one_hot(index, len(places)).to(asked.history.dtype) if len(places) else None
-            weight = asked.history[row][:, is_history].exp()  # [Q, records of the history]
-            of_places = weight.new_zeros(len(weight), 0) if is_of is None else weight @ is_of
+            weight = asked.history[row][:, is_history].exp().t()  # [records of the history, Q]
+            of_places = weight.new_zeros(len(places), weight.shape[1]).index_add(0, index, weight).t()
             asked.places[row] = places, of_places
         return asked.places[row]
 
