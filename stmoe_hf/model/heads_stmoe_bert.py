@@ -188,6 +188,8 @@ class STMoEBertHistoryHead(nn.Module):
         Returns:
             [B, Q, T] fp32; -inf at what is no history, and all over rows without history.
         """
+        if not asked.numel():
+            return hidden.new_empty(*asked.shape, inputs.shape[1], dtype=torch.float32)
         q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))
         is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
         has_history = is_history.any(-1)[:, None, None]

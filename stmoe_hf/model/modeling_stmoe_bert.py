@@ -186,13 +186,15 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         )
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
-    def _as_numbers_to_add(self, keys: Tensor, hidden: Tensor) -> Tensor:
+    def _as_numbers_to_add(self, keys: Tensor | None, hidden: Tensor) -> Tensor | None:
         """The keys [B, T] that records may see as a view [B, 1, T, T] of [B, T] numbers, for the attention of a CPU.
 
         Of true and false torch would make T times as many numbers, which take as long as the attention itself.
         """
         is_sdpa = self.config._attn_implementation == "sdpa" and hidden.device.type == "cpu"
-        if not is_sdpa or keys.dim() != 2 or torch.compiler.is_compiling() or bool((keys != 0).all()):
+        if keys is None or keys.dim() != 2 or not is_sdpa:
+            return keys
+        if torch.compiler.is_compiling() or bool((keys != 0).all()):
             return keys
         numbers = torch.zeros(keys.shape, dtype=hidden.dtype).masked_fill(
             keys == 0, max(UNSEEN, torch.finfo(hidden.dtype).min)

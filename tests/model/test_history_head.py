@@ -31,7 +31,9 @@ def pair(head, asked, known, query, key):
 @pytest.mark.parametrize("num_slots", [48, 96])
 def test_a_weight_is_that_of_the_formula_and_its_gradient_reaches_every_parameter(num_slots):
     torch.manual_seed(0)
-    config = STMoEBertConfig(hidden_size=8, num_attention_heads=2, num_slots=num_slots, trained_num_slots=48)
+    portable = {"location_embedding_size": 0, "day_embedding_size": 0, "cell_head": False}
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_slots": num_slots, "trained_num_slots": 48}
+    config = STMoEBertConfig(**sizes, **portable)
     head = STMoEBertHistoryHead(config)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -46,7 +48,7 @@ def test_a_weight_is_that_of_the_formula_and_its_gradient_reaches_every_paramete
     for q in range(6):
         here = T - 6 + q
         told = [pair(head, of_record[here], of_record[t], states[here], states[t]) for t in range(T - 6)]
-        torch.testing.assert_close(found[0, q, :-6], F.log_softmax(torch.stack(told), dim=0))
+        torch.testing.assert_close(found[0, q, :-6], F.log_softmax(torch.stack(told).flatten(), dim=0))
     assert torch.isneginf(found[0, :, -6:]).all() and torch.isneginf(found[1]).all()
     (found[0, :, :-6].exp() * torch.randn(6, T - 6)).sum().backward()
     for name, parameter in head.named_parameters():
