@@ -60,7 +60,7 @@ def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor) 
     """A row of what the heads know, made once, with its places [P] and their weights [Q, P]."""
     if row in asked.rows:
         return asked.rows[row]
-    is_history = torch.isfinite(asked.history[row]).any(0)
+    is_history = asked.is_history[row]
     cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
     if asked.field_cells is not None:
         is_there = asked.field_cells[row] >= 0

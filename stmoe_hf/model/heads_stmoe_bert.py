@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .configuration_stmoe_bert import STMoEBertConfig
+from .embeddings_stmoe_bert import find_places
 from .records import CELL, DAY, DAY_OFF, SLOT, WEEKDAY
 
 # Start of the history head: the time-kernel frequency. A record's weight falls by e every 1.5 slots and every 100
@@ -187,38 +188,63 @@ class STMoEBertHistoryHead(nn.Module):
         Returns:
             [B, Q, T] fp32; -inf at what is no history, and all over rows without history.
         """
-        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))[:, :, None, :]
-        h = inputs[:, None, :, :]
-        days = (q[..., DAY] - h[..., DAY]).abs()
-        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots) / self.slots_per_trained_slot
-        same_kind = q[..., DAY_OFF] == h[..., DAY_OFF]
-        same_weekday = q[..., WEEKDAY] == h[..., WEEKDAY]
-        scores = (
-            -self.slot_decay.exp() * apart
-            - self.day_decay.exp() * days
-            + self.other_kind_of_day * ~same_kind
-            + self.same_weekday * same_weekday
-        )
-        if self.relation is not None:
-            # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
-            kind = torch.where(same_kind, 1 - q[..., DAY_OFF], 3 - q[..., DAY_OFF])
-            kind = torch.where(same_kind & same_weekday, 4, kind)
-            far = torch.arange(FARTHEST_DAYS, device=days.device).clamp(min=1).log2().mul(2).round().long()
-            bucket = far.clamp(max=self.num_day_buckets - 1)[days.clamp(max=FARTHEST_DAYS - 1)]
-            of_slots = self._trained_slot(q[..., SLOT]) * self.trained_num_slots + self._trained_slot(h[..., SLOT])
-            index = of_slots * self.num_day_buckets + bucket
-            # Flat, as a quantised layer takes rows; its weight has another dtype.
-            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
-            scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
-        if self.query is not None:
-            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
-            content = self.query(states) @ self.key(hidden).transpose(1, 2) / math.sqrt(self.key.out_features)
-            scores = scores + content + self.key_bias(hidden).transpose(1, 2)
+        if not asked.numel():
+            return hidden.new_empty(*asked.shape, inputs.shape[1], dtype=torch.float32)
+        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))
         is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
         has_history = is_history.any(-1)[:, None, None]
+        scores, kind = self._of_days(q, inputs)
+        if self.key_bias is not None:
+            scores = scores + self.key_bias(hidden).transpose(1, 2)
         # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
         scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
+        which, _ = self._days(q)
+        scores = _rows(scores, which) + self._of_slots(q, inputs)
+        if self.relation is not None:
+            # Flat, as a quantised layer takes rows; its weight has another dtype.
+            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
+            of_slot = self._trained_slot(q[..., SLOT]) * (len(table) // self.trained_num_slots)
+            scores = scores.add_(_look_up(table, _rows(kind, which).add_(of_slot[..., None].to(kind.dtype))))
+        if self.query is not None:
+            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+            queries = self.query(states) / math.sqrt(self.key.out_features)
+            scores = scores.add_(queries @ self.key(hidden).transpose(1, 2))
         return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
+
+    def _days(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Of asked-for records [B, Q, 6]: [B, Q] which of the row's asked-for days each is of, [B, D] these days.
+
+        A day is told by its number, whether it is off, and its weekday, in one number.
+        """
+        day = (asked[..., DAY] * 2 + asked[..., DAY_OFF]) * 7 + asked[..., WEEKDAY]
+        return find_places(day, torch.ones_like(day, dtype=torch.bool))
+
+    def _of_days(self, asked: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Asked-for records [B, Q, 6], all records [B, T, 6] -> what their days say, alike for all slots of a day.
+
+        Returns:
+            [B, D, T] scores, and [B, D, T] where the relation's table tells of the record's slot and both days, in
+            its part for one asked-for slot.
+        """
+        _, day = self._days(asked)
+        day, h = day[:, :, None], inputs[:, None, :, :]
+        day_off, weekday = day // 7 % 2, day % 7
+        apart = (day // 14 - h[..., DAY]).abs()
+        same_kind, same_weekday = day_off == h[..., DAY_OFF], weekday == h[..., WEEKDAY]
+        scores = -self.day_decay.exp() * apart + self.other_kind_of_day * ~same_kind + self.same_weekday * same_weekday
+        # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
+        kind = torch.where(same_kind, 1 - day_off, 3 - day_off)
+        kind = torch.where(same_kind & same_weekday, 4, kind)
+        far = torch.arange(FARTHEST_DAYS, device=apart.device).clamp(min=1).log2().mul(2).round().long()
+        bucket = far.clamp(max=self.num_day_buckets - 1)[apart.clamp(max=FARTHEST_DAYS - 1)]
+        of_slot = self._trained_slot(h[..., SLOT])
+        return scores, ((of_slot * self.num_day_buckets + bucket) * KINDS_OF_DAY + kind).to(torch.int32)
+
+    def _of_slots(self, asked: Tensor, inputs: Tensor) -> Tensor:
+        """The same records -> scores [B, Q, T] of how near their slots are."""
+        slots = torch.arange(self.num_slots, device=inputs.device)
+        apart = _circular_distance(slots[:, None] - inputs[:, None, :, SLOT], self.num_slots)  # [B, slots, T]
+        return _rows(-self.slot_decay.exp() * apart / self.slots_per_trained_slot, asked[..., SLOT])
 
 
 class STMoEBertSpread(nn.Module):
@@ -371,6 +397,12 @@ def quarter_disk(squared_radius: float) -> Tensor:
 
 class STMoEBertGate(nn.Linear):
     """How much of the probability comes from the history rather than from all cells; a class for its start."""
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows [B, Q, T] of values [B, D, T], by their numbers [B, Q]."""
+    first = torch.arange(len(values), device=index.device)[:, None] * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:

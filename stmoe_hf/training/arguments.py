@@ -1,6 +1,7 @@
 """The arguments of a training run: dataclasses whose fields are the options of the command line."""
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -238,7 +239,7 @@ class RunArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, their share of all steps."})
     weight_decay: float = field(default=0.001, metadata={"help": "Of matrices; none on biases and norms."})
     bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it."}
+        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said."}
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps or epoch."})
@@ -282,6 +283,11 @@ class RunArguments(TrainingArguments):
         has_gpu = not self.use_cpu and torch.cuda.is_available()
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()
+        elif self.bf16:
+            on_cpu = self.use_cpu or not torch.accelerator.is_available()
+            if (on_cpu and not cpu_has_bf16()) or (has_gpu and not torch.cuda.is_bf16_supported()):
+                raise ValueError("bf16: this machine has no GPU or CPU that computes in it; leave it out or say false")
+            self.use_cpu = on_cpu  # which transformers wants said
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
         if self.validation_users <= 0 or self.eval_strategy == "no":
             self.keep_last_checkpoint()
@@ -304,6 +310,12 @@ class RunArguments(TrainingArguments):
         return PredictionSettings(
             self.decoder, self.distance_weight, self.num_candidates, data.input_seq_length, data.predict_seq_length
         )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in bf16: an x86 with AVX512-bf16 or AMX; of other kinds it is taken to be so."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not is_x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 ARGUMENTS = (ModelArguments, DataArguments, RunArguments)
