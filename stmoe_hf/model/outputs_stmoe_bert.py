@@ -53,6 +53,7 @@ class AskedFor:
         position: [B, Q] of the asked-for records among them.
         rows: what the field made of each row so far.
         field_cells, field_counts: [B, N] and [B, N, F], as in the forward; None without other people.
+        field_poi: [B, N, P], as in the forward; None without points of interest.
         cell: [B, T] cells of all records, at what is no history any cell of the grid.
         history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
         to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
@@ -65,6 +66,7 @@ class AskedFor:
     position: Tensor | None = None
     field_cells: Tensor | None = None
     field_counts: Tensor | None = None
+    field_poi: Tensor | None = None
     rows: dict[int, Any] = field(default_factory=dict)
     cell: Tensor | None = None
     history: Tensor | None = None
