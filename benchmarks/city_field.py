@@ -5,9 +5,9 @@
 HUMOB holds the files of B and D with all 75 days. The 15 days from the cut on of everybody are predicted from the days
 before it, told when each person will be observed (`seen`) and asked alone (`alone`). A network with a city field is
 asked twice: told what the other people at hand did before the cut, and told of nobody; one with a part for points of
-interest is asked with those of `--poi POI/POIdata_city{}.csv.gz` too, where {} stands for the city. Prints, for each kind of cell,
-its share of the records and the nats a record, and how many of the new cells are among the ten unvisited ones that the
-network holds for the most probable.
+interest is asked with those of `--poi POI/POIdata_city{}.csv.gz` too, where {} stands for the city. Prints, for each
+kind of cell, its share of the records and the nats a record, and how many of the new cells are among the ten unvisited
+ones that the network holds for the most probable.
 """
 
 import argparse

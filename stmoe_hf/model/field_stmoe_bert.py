@@ -101,7 +101,9 @@ class STMoEBertField(nn.Module):
         self.of_cell = nn.Linear(config.city_field_size, config.city_field_size)
         self.of_question = nn.Linear(config.hidden_size, config.city_field_size)
         # Without a bias: of cells without points of interest, and of cities without any, it says nothing.
-        self.poi = nn.Linear(len(POI_COUNTS), 1 + config.city_field_size, bias=False) if config.city_field_poi else None
+        self.poi = (
+            nn.Linear(len(POI_COUNTS), 1 + config.city_field_size, bias=False) if config.city_field_poi else None
+        )
 
     def set_to_start(self) -> None:
         init.zeros_(self.gate.weight)
