@@ -1,7 +1,8 @@
 """Cells that a person's history does not know: how likely they go to one, and to which.
 
 Shapes: Q asked-for records of a row, T records of a row, P places (distinct cells) of its history, N candidates for a
-new place, K cells that are asked about, F counts of a cell, H hidden.
+new place, K cells that are asked about, F counts of a cell (of people, and where there are any of points of interest
+behind them), H hidden.
 """
 
 import math
@@ -15,7 +16,7 @@ from transformers import initialization as init
 from .configuration_stmoe_bert import STMoEBertConfig
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
 from .outputs_stmoe_bert import AskedFor
-from .records import DAY, DAY_OFF, FIELD_COUNTS, SLOT
+from .records import DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
 from .spacetime import KINDS_OF_HOUR, kind_of_hour
 
 FIRST_DAYS = (7, 14)  # how many last days of a history are looked at for cells that were new then
@@ -42,7 +43,8 @@ class RowOfQuestions:
         states: [Q, H] of the encoder.
         places: [P] distinct cells of the history, in ascending order.
         weight: [Q, P] of the places, summing to 1.
-        cells, counts: [N] cells that other people were seen in, ascending, and [N, F] what is known of them.
+        cells, counts: [N] cells that other people were seen in, or that have points of interest, ascending, and [N, F]
+            what is known of them.
         scored: the candidates and their scores, once they are known.
     """
 
@@ -65,6 +67,8 @@ def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor) 
     if asked.field_cells is not None:
         is_there = asked.field_cells[row] >= 0
         cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
+        if asked.field_poi is not None:
+            counts = torch.cat([counts, asked.field_poi[row, is_there].float()], dim=1)
     inputs = asked.inputs[row]
     asked.rows[row] = RowOfQuestions(
         inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
@@ -96,6 +100,10 @@ class STMoEBertField(nn.Module):
         self.hidden = nn.Linear(CELL_FEATURES, config.city_field_size)
         self.of_cell = nn.Linear(config.city_field_size, config.city_field_size)
         self.of_question = nn.Linear(config.hidden_size, config.city_field_size)
+        # Without a bias: of cells without points of interest, and of cities without any, it says nothing.
+        self.poi = (
+            nn.Linear(len(POI_COUNTS), 1 + config.city_field_size, bias=False) if config.city_field_poi else None
+        )
 
     def set_to_start(self) -> None:
         init.zeros_(self.gate.weight)
@@ -109,6 +117,8 @@ class STMoEBertField(nn.Module):
         init.zeros_(self.linear.bias)
         init.zeros_(self.of_question.weight)
         init.zeros_(self.of_question.bias)
+        if self.poi is not None:
+            init.zeros_(self.poi.weight)
 
     def forward(self, row: RowOfQuestions, cells: Tensor, spread: STMoEBertSpread, far: STMoEBertFar) -> Tensor:
         """Probabilities [Q, K] of cells [K]."""
@@ -205,8 +215,13 @@ class STMoEBertField(nn.Module):
         """Candidates [N], their scores [N] that no question has a say in, and what questions weigh, [N, size]."""
         if row.scored is None:
             candidates, counts = self.candidates(row)
-            features = self.cell_features(row, candidates, counts).to(self.linear.weight.dtype)
-            row.scored = candidates, self.linear(features)[:, 0], self.of_cell(F.gelu(self.hidden(features)))
+            people = counts[:, : len(FIELD_COUNTS)]
+            features = self.cell_features(row, candidates, people).to(self.linear.weight.dtype)
+            static, hidden = self.linear(features)[:, 0], self.hidden(features)
+            if self.poi is not None:
+                of_poi = self.poi(self.poi_features(counts).to(features.dtype))
+                static, hidden = static + of_poi[:, 0], hidden + of_poi[:, 1:]
+            row.scored = candidates, static, self.of_cell(F.gelu(hidden))
         return row.scored
 
     def likeliest(self, row: RowOfQuestions, count: int) -> Tensor:
@@ -250,6 +265,13 @@ class STMoEBertField(nn.Module):
             (touches > 0).to(own.dtype)[:, None],
         ]
         return FEATURE_SCALE * torch.cat(parts, dim=1)
+
+    def poi_features(self, counts: Tensor) -> Tensor:
+        """[N, P] of points of interest, 0 where there are none or none are given."""
+        points = counts[:, len(FIELD_COUNTS) :]
+        if not points.shape[1]:
+            points = counts.new_zeros(len(counts), len(POI_COUNTS))
+        return FEATURE_SCALE * points.log1p() / 2
 
     def _apart(self, cells: Tensor, places: Tensor) -> Tensor:
         """How many cells [N, P] lie between cells [N] and places [P]."""

@@ -252,6 +252,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         asked_alone: Tensor | bool | None = None,
         field_cells: Tensor | None = None,
         field_counts: Tensor | None = None,
+        field_poi: Tensor | None = None,
         **kwargs,
     ) -> STMoEBertOutput:
         """Predict the cells of the asked-for records, or the loss at the labelled ones.
@@ -271,6 +272,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             field_cells: [B, N] cells that other people of the city were seen in, ascending, -1 behind the last; for a
                 network with `city_field`. Without them it knows the person alone.
             field_counts: [B, N, F] what is counted of each, in the order of `FIELD_COUNTS`.
+            field_poi: [B, N, P] their points of interest, in the order of `POI_COUNTS`; heeded with `city_field_poi`.
             city: among the other keywords, which go to the encoder.
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
@@ -299,7 +301,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             asked.history = self.history_head(inputs, hidden, position, attention_mask)
             asked.to_history, asked.to_others = self._log_gate(asked.states, asked.is_history)
             if self.field is not None and field_cells is not None:
-                asked.field_cells, asked.field_counts = field_cells, field_counts
+                asked.field_cells, asked.field_counts, asked.field_poi = field_cells, field_counts, field_poi
 
         loss = logits = candidates = log_probability = aux_loss = expert_load = None
         if labels is not None:

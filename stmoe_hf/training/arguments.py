@@ -106,6 +106,9 @@ class ModelArguments:
         default=None, metadata={"help": "Cells that a person was never in: a gate and a distribution of their own."}
     )
     city_field_size: int | None = field(default=None, metadata={"help": "Inner width of that distribution."})
+    city_field_poi: bool | None = field(
+        default=None, metadata={"help": "It also goes by points of interest, where --poi gives them."}
+    )
     record_features: bool | None = field(
         default=None, metadata={"help": "Tell of each record what its cell is to the person."}
     )
@@ -165,6 +168,9 @@ class DataArguments:
         default=None, metadata={"help": "humob2023, humob2024 or humob2025; unset: told from the file's name."}
     )
     cache_dir: str | None = field(default=None, metadata={"help": "Where prepared cities are kept."})
+    poi: str | None = field(
+        default=None, metadata={"help": "Points of interest of the city (x, y, category, POI_count), csv or parquet."}
+    )
     cut_day: int | None = field(default=None, metadata={"help": "First day of the horizon; unset: the edition's."})
     horizon_days: int = field(default=15, metadata={"help": "Days to predict."})
     test_fraction: float = field(
