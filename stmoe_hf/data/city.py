@@ -129,6 +129,30 @@ class City:
             parts.append(values[offsets[index] : offsets[index + 1]].astype(np.int64))
         return Trajectory(int(self.uids[row]), *parts)
 
+    def records_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The records of several users one after another: how many [rows] each has; day, slot and cell [records].
+
+        Of the smallest integer types that hold the city's days, slots and cells; of a user's records, as `trajectory`.
+        """
+        lengths = self.lengths[rows]
+        ends = np.cumsum(lengths)
+        parts = []
+        for column in range(len(self._columns)):
+            kind = self._columns[column][0][1].dtype if self._columns[column] else np.dtype(np.int64)
+            out = np.empty(int(lengths.sum()), kind)
+            for some, index, (offsets, values) in self._by_chunk(self._rows[rows], column):
+                if len(some) == some[-1] - some[0] + 1 and (np.diff(index) == 1).all():  # one stretch of the file
+                    there = slice(ends[some[0]] - lengths[some[0]], ends[some[-1]])
+                    out[there] = values[offsets[index[0]] : offsets[index[-1] + 1]]
+                    continue
+                within = np.arange(lengths[some].sum()) - np.repeat(
+                    np.cumsum(lengths[some]) - lengths[some], lengths[some]
+                )
+                there = np.repeat((ends - lengths)[some], lengths[some]) + within
+                out[there] = values[np.repeat(offsets[index], lengths[some]) + within]
+            parts.append(out)
+        return lengths, parts[0], parts[1], parts[2]
+
     def records_before(self, rows: np.ndarray, day: np.ndarray | int) -> np.ndarray:
         """How many records [rows] of each of these users lie before a day (one for all, or one each).
 
