@@ -17,7 +17,8 @@ from common import arguments, machine, row, table
 from stmoe_hf.data.city import City
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
 from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
-from stmoe_hf.prediction.forecast import Asked, Forecaster, ForecastSettings, to_table
+from stmoe_hf.prediction.forecast import Asked, Forecaster, ForecastSettings
+from stmoe_hf.prediction.forecast_table import to_table
 from stmoe_hf.prediction.load import load_model
 from stmoe_hf.report.areas import squares
 from stmoe_hf.report.compare import as_last_week, compare

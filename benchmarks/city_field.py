@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import stmoe_hf
+from stmoe_hf.data.city_counts import count_city
 from stmoe_hf.data.field import CityField
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
 from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["stmoe_hf/pretrained"], help="folders of models")
     parser.add_argument("--cities", nargs="+", default=["B", "D"])
     parser.add_argument("--cut_day", type=int, default=45, help="first day that is predicted (default 45)")
+    parser.add_argument("--min_people", type=int, nargs="*", default=[], help="told of the city's counts, too")
     parser.add_argument("--poi", help="files of points of interest, with {} for the name of the city")
     args = parser.parse_args()
     for name in args.cities:
@@ -46,17 +48,23 @@ def main() -> None:
         print("| --- " * (len(KINDS) + 4) + "|")
         for model in args.models:
             network = load_model(model, city.grid, city.calendar, "cpu")
-            for told, windows in told_in_turn(city, network.config, args.poi, args.cut_day, processor):
+            for told, windows in told_in_turn(city, network.config, processor, args):
                 for alone in (False, True):
                     title = f"{model}, {told}{'alone' if alone else 'seen'}"
                     print(line(title, *outcome(network, windows, alone)), flush=True)
 
 
-def told_in_turn(city, config, poi: str | None, cut_day: int, processor) -> Iterator[tuple[str, PredictionWindows]]:
+def told_in_turn(city, config, processor, args) -> Iterator[tuple[str, PredictionWindows]]:
     """Each thing that a network can be told, in words, and the windows that tell it."""
-    how = np.arange(len(city)), cut_day, WindowShape(15), processor
+    how, poi = (np.arange(len(city)), args.cut_day, WindowShape(15), processor), args.poi
     if getattr(config, "city_field", False):
         yield "told of the others, ", PredictionWindows(city, *how, city_field=True)
+        for least in args.min_people:
+            counts = count_city(city, args.cut_day, least)
+            yield (
+                f"told of {len(counts.cells)} cells of {least} people, ",
+                PredictionWindows(city, *how, counts=counts),
+            )
     yield "", PredictionWindows(city, *how)
     if poi is not None and getattr(config, "city_field_poi", False):
         with_poi = city.with_poi(poi.format(city.name))

@@ -13,7 +13,7 @@ from ..data.errors import DataError
 from ..data.files import refuse_unwritable
 from ..data.tables import TABLE_SUFFIXES, table_writer
 from ..model.decoders import DECODERS
-from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, add_poi
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_field, add_model, add_poi
 from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(run_group, OWN_WEIGHTS, required=False)
     add_poi(run_group)
+    add_field(run_group)
     add_device(run_group, people=16)
     add_scale_arguments(parser)
 
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     data, source = source_of(args)
     with open_source(data, **source) as city:
         how = {"from_date": args.from_date, "model": args.model, "device": args.device}
+        how["field"] = args.field
         rows = 0
         with table_writer(output) as write, tqdm(total=len(city), desc="forecast", unit="people") as bar:
             for table in forecast_city(city, settings, progress=bar.update, **how):

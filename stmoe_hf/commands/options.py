@@ -48,6 +48,13 @@ def add_poi(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_field(parser: argparse._ActionsContainer) -> None:
+    """--field"""
+    parser.add_argument(
+        "--field", metavar="FILE", help="counts of the city (`stmoe field`), told in place of the people at hand"
+    )
+
+
 def open_chosen_city(args: argparse.Namespace) -> "City":
     """The city that the options of `add_city_options` say."""
     from ..data.city import open_city

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..data.files import open_aside, refuse_unwritable
 from ..model.decoders import DECODERS
-from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, add_poi, city_of
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_field, add_model, add_poi, city_of
 from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, OWN_WEIGHTS, required=False)
     add_city_options(parser)
     add_poi(parser)
+    add_field(parser)
     parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz; of --input folder or URL")
     parser.add_argument("--plain", action="store_true", help="predict the unmasked users, from the cut day on, too")
     parser.add_argument("--cut_day", type=int, help="first day to predict of unmasked users; unset: the edition's")
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         **city_of(args),
         poi=args.poi,
+        field=args.field,
         plain=args.plain,
         cut_day=args.cut_day,
         horizon_days=args.horizon_days,

@@ -61,7 +61,7 @@ def where_and_when(args: argparse.Namespace) -> Description:
 def of_every_job(args: argparse.Namespace, where: Description) -> dict[str, Any]:
     """What a job of any network is told: the grid, calendar and place of the data, the model and the device."""
     how: dict[str, Any] = {"grid": where.grid, "calendar": where.calendar, "place": where.place}
-    return how | {"model": args.model, "device": args.device}
+    return how | {"model": args.model, "device": args.device, "field": args.field}
 
 
 def run_scaled(args: argparse.Namespace, job: "Job") -> int:

@@ -1,7 +1,7 @@
-"""Counting a city's records before a day, by person, cell and kind of hour: some people at a time, a second for 25,000.
+"""Counting a city's records before a day, by person, cell and kind of hour, some people at a time.
 
-`CityField` and `CityCounts` are made of it. On a core, the 28 million records of 25,000 people take less than a second
-to count, about as long as reading a file of the result would, so nothing of it is cached.
+`CityField` and `CityCounts` are made of it. It takes a core about a tenth of a microsecond a record, not much more
+than reading a file of the result would, so nothing of it is cached.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import NO_LABEL
 from .city import City, Trajectory
+from .city_counts import CityCounts
 from .errors import DataError
 from .field import CityField, TrainingFields
 from .splits import Split, draw
@@ -232,7 +233,7 @@ class PredictionWindows(Dataset):
     """One window a user to be predicted: the history before the cut, and every asked-for record, shortest first.
 
     Asked for are the records of the horizon, whose cells are known and hidden, or (`masked`) the masked records. With
-    `city_field` each is told what the others were seen to do before the cut.
+    `city_field` each is told what the others were seen to do before the cut, or in their place `counts` of the city.
     """
 
     def __init__(
@@ -245,6 +246,7 @@ class PredictionWindows(Dataset):
         masked: bool = False,
         city_id: int | None = None,
         city_field: bool = False,
+        counts: CityCounts | None = None,
     ):
         self.city, self.shape, self.processor, self.masked = city, shape, processor, masked
         self.city_id = city_id
@@ -258,7 +260,9 @@ class PredictionWindows(Dataset):
             cut = self.cut_days[rows]
             asked = city.records_before(rows, cut + shape.horizon_days) - city.records_before(rows, cut)
         self.rows = rows[asked > 0]
-        self.field = CityField(city, self.cut_days) if city_field and len(self.rows) else None  # counts the whole city
+        self.field: CityField | CityCounts | None = counts
+        if counts is None and city_field and len(self.rows):
+            self.field = CityField(city, self.cut_days)  # counts the whole city
         self.without_horizon = rows[asked == 0]
         """Rows of users that have no record to be asked for."""
         nothing_known = city.masked_counts == city.lengths if masked else city.first_days >= self.cut_days

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.city import City
+from ..data.city_counts import CityCounts, counts_for
 from ..data.field import CityField
 from ..data.geography import Place
 from ..data.poi import refuse_unused_poi
@@ -29,6 +30,7 @@ from ..model.decoding import expected_values, temper
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Calendar, Grid
 from .day_decoding import decode_days, draw_days
+from .forecast_table import to_table
 from .load import load_model
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,7 @@ class Forecaster:
         settings: what is to be said.
         until: [people] the first day that is no history any more; by default all records are history.
         told_of_others: whether a network with a city field is told of the city's other people and points of interest.
+        counts: what it is told of in their place.
     """
 
     def __init__(
@@ -127,14 +130,15 @@ class Forecaster:
         settings: ForecastSettings,
         until: np.ndarray | None = None,
         told_of_others: bool = True,
+        counts: CityCounts | None = None,
     ):
         refuse_unused_poi(city.poi, model.config)
         self.model, self.city, self.settings, self.until = model.eval(), city, settings, until
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
         self.temperature = float(getattr(model.config, "temperature", 1.0))  # type: ignore[arg-type]
-        self.field = None
-        if told_of_others and getattr(model.config, "city_field", False):
+        self.field: CityField | CityCounts | None = counts
+        if counts is None and told_of_others and getattr(model.config, "city_field", False):
             self.field = CityField(city, city.calendar.last_day + 1 if until is None else until)
 
     def answers(self, questions: Sequence[Asked]) -> Iterator[Answer]:
@@ -271,6 +275,7 @@ def forecast(
     device: str | None = None,
     batch_size: int = 16,
     next: bool = False,
+    field: str | Path | None = None,
     **source: Any,
 ) -> pd.DataFrame:
     """Where people will be: a forecast from their records or GPS points, without training.
@@ -290,6 +295,7 @@ def forecast(
         batch_size: most people at a time.
         next: tell where each person is in the slot after their last record, by what followed it before: `top_k`
             ranked places, of those that the person or others were seen in.
+        field: counts of the city (`stmoe field`), told in place of the people of `data`.
         source: how to read the data, as of `stmoe_hf.data.sources.open_source` (timezone, edition, grid, poi, ...).
 
     Returns:
@@ -301,14 +307,15 @@ def forecast(
     """
     settings = ForecastSettings(days, None, slots, top_k, decoder, samples, batch_size)
     if next:
-        if samples or decoder or slots is not None or from_date is not None or model is not None or "poi" in source:
+        if samples or decoder or slots is not None or from_date is not None or model or field or "poi" in source:
             raise ValueError("next=True ranks places of one slot by weights of its own: say top_k and the data alone")
         from .forecast_next import next_of_city  # which gives the tables of this module
 
         with open_source(data, **source) as city:
             return next_of_city(city, top_k)
     with open_source(data, **source) as city:
-        tables = list(forecast_city(city, settings, from_date=from_date, model=model, device=device))
+        how: dict[str, Any] = {"from_date": from_date, "model": model, "device": device, "field": field}
+        tables = list(forecast_city(city, settings, **how))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -319,6 +326,7 @@ def forecast_city(
     from_date: str | None = None,
     model: str | Path | None = None,
     device: str | None = None,
+    field: str | Path | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The table of `forecast`, some people at a time, in the order of their uids; memory does not grow with the city.
@@ -326,7 +334,7 @@ def forecast_city(
     Args:
         city: any.
         settings: what is to be said.
-        from_date, model, device: as of `forecast`.
+        from_date, model, device, field: as of `forecast`.
         progress: called with the number of people that were done.
     """
     if from_date is not None:
@@ -336,7 +344,8 @@ def forecast_city(
     questions = ask(city, settings, first)
     network = load_forecaster(model, city.grid, calendar, settings, device)
     _warn_of_the_little_known(city, first)
-    forecaster = Forecaster(network, city, calendar, settings, until=first)
+    counts = counts_for(field, city.grid, network.config, settings.from_day)
+    forecaster = Forecaster(network, city, calendar, settings, until=first, counts=counts)
     for first_of_chunk in range(0, len(questions), PEOPLE_A_CHUNK):
         answers = list(forecaster.answers(questions[first_of_chunk : first_of_chunk + PEOPLE_A_CHUNK]))
         yield to_table(answers, city, calendar)
@@ -369,41 +378,6 @@ def load_forecaster(
     if settings.top_k > grid.num_cells:
         raise ValueError(f"top_k is {settings.top_k}; the grid has {grid.num_cells} cells")
     return network
-
-
-def to_table(answers: Sequence[Answer], city: City, calendar: Calendar) -> pd.DataFrame:
-    """The table of `forecast` of some answers."""
-    parts = []
-    for answer in answers:
-        if answer.samples is not None:
-            count = len(answer.samples)
-            cells, name, number = answer.samples.ravel(), "sample", np.repeat(np.arange(count), len(answer.day))
-            day, slot = np.tile(answer.day, count), np.tile(answer.slot, count)
-            more = {}
-        else:
-            ranks = answer.cells.shape[1]
-            cells, name, number = answer.cells.ravel(), "rank", np.tile(np.arange(1, ranks + 1), len(answer.day))
-            day, slot = np.repeat(answer.day, ranks), np.repeat(answer.slot, ranks)
-            more = {"probability": answer.probabilities.ravel()}
-        x, y = city.grid.xy(cells)
-        part = pd.DataFrame({"uid": answer.uid, "d": day, "t": slot, name: number, "x": x, "y": y} | more)
-        parts.append(part[cells >= 0])
-    table = pd.concat(parts, ignore_index=True)
-    if city.place is not None:
-        table = _located(table, city, city.place, calendar)
-    return table
-
-
-def _located(table: pd.DataFrame, city: City, place: Place, calendar: Calendar) -> pd.DataFrame:
-    latitude, longitude = place.to_latlon(table["x"], table["y"], city.grid)
-    first = None
-    if place.aligned and city.users is not None:
-        first = table["uid"].map(city.users.set_index("uid")["first_date"]).to_numpy(object)
-    time = place.clock(table["d"], table["t"], calendar, first)
-    table = table.assign(latitude=latitude, longitude=longitude, time=time)
-    if city.users is not None:
-        table.insert(1, "user", table["uid"].map(city.users.set_index("uid")["user"]))
-    return table
 
 
 def extended(calendar: Calendar, last_day: int) -> Calendar:

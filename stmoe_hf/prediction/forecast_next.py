@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from ..data.city import City
-from .forecast import Answer, extended, to_table
+from .forecast import Answer, extended
+from .forecast_table import to_table
 from .next_place import MINUTES_A_DAY, Crowd, Question, network_for, visits_of_city
 
 

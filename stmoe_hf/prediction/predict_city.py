@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.city import City, city_id, open_city
+from ..data.city_counts import CityCounts, counts_for
 from ..data.errors import DataError
 from ..data.poi import refuse_unused_poi
 from ..data.splits import refuse_cut_day
@@ -66,9 +67,9 @@ def predict(model: str | Path | None = None, *, progress: bool = False, **option
     Args:
         model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         progress: show bars.
-        options: `city`, `data_dir`, `data_path`, `edition`, `cache_dir`, `poi`, `plain`, `cut_day`, `horizon_days`,
-            `decoder`, `distance_weight`, `input_seq_length`, `predict_seq_length`, `batch_size`, `device`: as of
-            `prepare_prediction`.
+        options: `city`, `data_dir`, `data_path`, `edition`, `cache_dir`, `poi`, `field`, `plain`, `cut_day`,
+            `horizon_days`, `decoder`, `distance_weight`, `input_seq_length`, `predict_seq_length`, `batch_size`,
+            `device`: as of `prepare_prediction`.
 
     Returns:
         Columns uid, d, t, x, y, in the order of uid, d and t.
@@ -89,6 +90,7 @@ def prepare_prediction(
     edition: str | None = None,
     cache_dir: str | Path | None = None,
     poi: str | Path | None = None,
+    field: str | Path | None = None,
     plain: bool = False,
     cut_day: int | None = None,
     horizon_days: int = 15,
@@ -106,6 +108,7 @@ def prepare_prediction(
         model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         city, data_dir, data_path, edition, cache_dir: which city, as of `open_city` (`data_path` is its `path`).
         poi: file of the city's points of interest, for a network that has a part for them.
+        field: counts of the city (`stmoe field`), told in place of its people.
         plain: predict the unmasked users too, from the cut day on; if nobody is masked they are predicted anyway.
         cut_day, horizon_days: first day and number of days to predict of unmasked users; by default the edition's cut.
         decoder, distance_weight, input_seq_length, predict_seq_length: as in the run, if not said.
@@ -139,14 +142,21 @@ def prepare_prediction(
     network = load_model(model, opened.grid, opened.calendar, device)
     shape = WindowShape(horizon_days, settings.input_seq_length, settings.predict_seq_length)
     first_day = opened.edition.cut_day if cut_day is None else cut_day
-    parts = _windows(opened, network.config, processor, shape, first_day, plain)
+    counts = counts_for(field, opened.grid, network.config, first_day)
+    parts = _windows(opened, network.config, processor, shape, first_day, plain, counts)
     for windows in parts:
         warn_of_days_trained_on(record_of_model(model), windows)
     return CityPrediction(network, processor, settings, parts, batch_size)
 
 
 def _windows(
-    city: City, config: Any, processor: MobilityProcessor, shape: WindowShape, cut_day: int, plain: bool
+    city: City,
+    config: Any,
+    processor: MobilityProcessor,
+    shape: WindowShape,
+    cut_day: int,
+    plain: bool,
+    counts: CityCounts | None,
 ) -> tuple[PredictionWindows, ...]:
     """Windows of the masked users, and of the plain ones where they are wanted or nobody is masked."""
     masked = np.flatnonzero(city.masked_counts)
@@ -154,6 +164,7 @@ def _windows(
     of_model: dict[str, Any] = {
         "city_id": city_id(getattr(config, "cities", None), city),
         "city_field": getattr(config, "city_field", False),
+        "counts": counts,
     }
     parts = (
         PredictionWindows(city, masked, cut_day, shape, processor, masked=True, **of_model),

@@ -14,16 +14,19 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 
 from ..data.city import City
+from ..data.city_counts import CityCounts, counts_for, read_counts
 from ..data.editions import EDITIONS
 from ..data.errors import DataError
 from ..data.geography import Place
@@ -37,8 +40,8 @@ from ..prediction.forecast import (
     extended,
     first_days,
     load_forecaster,
-    to_table,
 )
+from ..prediction.forecast_table import to_table
 from ..prediction.load import find_model, load_config, load_model, load_saved
 from ..prediction.predict import PredictionSettings, predict_windows
 from .rows import RECORD_LISTS, Quarantine, Stream, city_of_rows
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # of typing from Python 3.11 on
 
 PEOPLE_A_BATCH = 64  # whose answers stand in memory together
+
+logger = logging.getLogger(__name__)
 NOT_OF_THE_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # keys of a configuration
 
 
@@ -111,19 +116,44 @@ class NetworkJob(Job):
         model: folder or Hub id, the same on all machines; None: the weights of the package.
         device: cpu, cuda, ...; None: a GPU if there is one.
         weights: what `fingerprint` says of the weights; None: any. A worker that finds others refuses.
+        field: file or URL of the city's counts (`stmoe field`), the same on all machines; None: a network with a city
+            field is told of nobody, since a batch is no city and who shares it has no say in an answer.
+        counts: a hash of that file; None: any.
     """
 
     model: str | None = None
     device: str | None = None
     weights: str | None = None
+    field: str | None = None
+    counts: str | None = None
 
     def settings(self) -> dict[str, Any]:
         kept = super().settings()
-        del kept["model"], kept["device"]  # where it lies and what computes it; `weights` tells what it is
+        # Where it lies and what computes it; `weights` and `counts` tell what it is.
+        del kept["model"], kept["device"], kept["field"]
         return kept
 
     def pinned(self) -> Self:
-        return replace(self, weights=fingerprint(self.model))
+        config = load_config(find_model(self.model))
+        if self.field is None:
+            if getattr(config, "city_field", False):
+                logger.warning("the network is told of no other people: give the city's counts (--field, stmoe field)")
+            return replace(self, weights=fingerprint(self.model))
+        counts_for(self.field, self.grid, config, self.first_day)
+        return replace(self, weights=fingerprint(self.model), counts=hash_of(self.field))
+
+    @property
+    def first_day(self) -> int | None:
+        """The first day that is predicted of everybody; None if each person has their own."""
+        return None
+
+    def told(self, network: Any) -> CityCounts | None:
+        """The counts that the network is told of, which must be of days before what is predicted."""
+        if self.field is None:
+            return None
+        if self.counts is not None and (found := hash_of(self.field)) != self.counts:
+            raise DataError(f"the counts of {self.field} are {found[:12]} here and {self.counts[:12]} there")
+        return counts_for(self.field, self.grid, network.config, self.first_day, _counts)
 
     def load(self) -> Any:
         """The network; called once a process."""
@@ -170,6 +200,10 @@ class ForecastJob(NetworkJob):
             fields += [("latitude", pa.float64()), ("longitude", pa.float64()), ("time", time)]
         return pa.schema(fields)
 
+    @property
+    def first_day(self) -> int | None:
+        return self.forecast.from_day
+
     def _long_calendar(self) -> Calendar:
         """Reaches to the last day that anybody can be asked for, so that nothing depends on who is there."""
         first = self.calendar.last_day + 1 if self.forecast.from_day is None else self.forecast.from_day
@@ -181,8 +215,7 @@ class ForecastJob(NetworkJob):
     def table(self, network: Any, city: City) -> pd.DataFrame:
         settings = replace(self.forecast, batch_size=1)
         first = first_days(city, settings)
-        # A batch is no city: who shares it has no say in an answer.
-        how: dict[str, Any] = {"until": first, "told_of_others": False}
+        how: dict[str, Any] = {"until": first, "told_of_others": False, "counts": self.told(network)}
         forecaster = Forecaster(network, city, self._long_calendar(), settings, **how)
         return to_table(list(forecaster.answers(ask(city, settings, first))), city, forecaster.calendar)
 
@@ -195,6 +228,10 @@ class PredictJob(NetworkJob):
     cut_day: int | None = None
     horizon_days: int = 15
     kind = "predict"
+
+    @property
+    def first_day(self) -> int | None:
+        return self.cut_day
 
     def schema(self) -> pa.Schema:
         return pa.schema([*self._key_fields(), ("x", pa.int32()), ("y", pa.int32())])
@@ -210,7 +247,8 @@ class PredictJob(NetworkJob):
             masked = bool(city.masked_counts[row])
             if masked or self.cut_day is not None:
                 cut = self.calendar.last_day if self.cut_day is None else self.cut_day
-                windows = PredictionWindows(city, np.array([row]), cut, shape, processor, masked=masked)
+                counts = self.told(network)
+                windows = PredictionWindows(city, np.array([row]), cut, shape, processor, masked=masked, counts=counts)
                 tables += predict_windows(network, windows, processor, settings, 1) if len(windows) else []
         columns = ["uid", "d", "t", "x", "y"]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns, dtype=np.int64)
@@ -247,6 +285,16 @@ def _loaded(job: NetworkJob) -> Any:
     if job.weights is not None and (found := fingerprint(job.model)) != job.weights:
         raise DataError(f"the weights of {find_model(job.model)} are {found[:12]} here and {job.weights[:12]} there")
     return job.load()
+
+
+_counts = functools.lru_cache(maxsize=1)(read_counts)  # once a process
+
+
+@functools.lru_cache(maxsize=4)
+def hash_of(url: str) -> str:
+    """The SHA-256 of a file or of what a URL gives."""
+    with fsspec.open(url, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 @functools.lru_cache(maxsize=4)

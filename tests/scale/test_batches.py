@@ -8,12 +8,14 @@ import pyarrow as pa
 import pytest
 
 import stmoe_hf
+from stmoe_hf.data.city import open_city
+from stmoe_hf.data.city_counts import count_city
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.geography import Place
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.prediction.forecast import forecast
 from stmoe_hf.prediction.predict import PredictionSettings
-from stmoe_hf.scale.batches import PredictJob, fingerprint, forecast_batches
+from stmoe_hf.scale.batches import PredictJob, fingerprint, forecast_batches, hash_of
 from stmoe_hf.scale.points import GpsJob
 
 from ..helpers import people
@@ -48,6 +50,26 @@ def test_the_answers_are_those_of_forecast(model):
     keys = ["uid", "d", "t", "rank", "x", "y"]
     assert (ours[keys].to_numpy() == table[keys].to_numpy()).all()
     np.testing.assert_allclose(ours["probability"], table["probability"], atol=1e-6)
+
+
+def test_the_counts_of_a_city_are_told_to_everybody_alike_and_are_among_the_settings(tmp_path):
+    crowd = people(users=12, days=DAYS).assign(x=lambda t: t["x"] % 7 + 90, y=lambda t: t["y"] % 7 + 90)
+    crowd.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    city, file = open_city("B", tmp_path, cache_dir=tmp_path / "cache"), tmp_path / "counts.parquet"
+    count_city(city, DAYS, min_people=3).save(file)
+    table = rows(users=3)
+    told = job(None, field=str(file)).pinned()
+    together = answers(told, table.to_batches())
+    assert together.filter(pa.compute.equal(together["uid"], 2)).equals(answers(told, table.slice(2, 1).to_batches()))
+    nobody = job(None).pinned()
+    assert not together["probability"].equals(answers(nobody, table.to_batches())["probability"])
+    assert told.settings()["counts"] and "field" not in told.settings()
+    count_city(city, DAYS, min_people=2).save(file)
+    hash_of.cache_clear()  # as another process
+    with pytest.raises(DataError, match=r"the counts of .* are \w{12} here and \w{12} there"):
+        answers(told, table.to_batches())
+    with pytest.raises(DataError, match=f"to predict day {DAYS - 5}, count fewer"):
+        job(None, field=str(file), from_day=DAYS - 5).pinned()
 
 
 def test_records_of_a_place_come_back_with_latitude_longitude_and_time(model):

@@ -1,0 +1,35 @@
+"""`stmoe field --city B --data_dir DIR --until 60 --output city.parquet`"""
+
+import argparse
+from pathlib import Path
+
+from ..data.files import refuse_unwritable
+from .options import add_city_options, open_chosen_city
+
+EPILOG = """example:
+  stmoe field --data_path trips/ --min_people 5 --output city.parquet
+  stmoe forecast --input people/ --field city.parquet --output week/"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    add_city_options(parser)
+    parser.add_argument("--until", type=int, metavar="DAY", help="first day that is not counted; unset: all are")
+    parser.add_argument("--min_people", type=int, default=5, help="behind each number that is kept (default 5)")
+    parser.add_argument("--output", required=True, help="file to write: .parquet")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data.city_counts import count_city  # heavy, and no part of the help
+
+    output = Path(args.output)
+    refuse_unwritable(output, (".parquet",))
+    city = open_chosen_city(args)
+    until = city.calendar.last_day + 1 if args.until is None else args.until
+    counts = count_city(city, until, args.min_people)
+    counts.save(output)
+    print(
+        f"{len(counts.cells):,} cells of {counts.num_people:,} people before day {until}, each number of at least"
+        f" {args.min_people}: {output}"
+    )
+    return 0

@@ -1,0 +1,120 @@
+"""A city as counts that may be given away: who many were where, of days before a day, and nothing of a person."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from stmoe_hf.data import city_counts
+from stmoe_hf.data.city import open_city
+from stmoe_hf.data.city_counts import count_city, counts_for, read_counts
+from stmoe_hf.data.errors import DataError
+from stmoe_hf.data.field import LIKENESS
+from stmoe_hf.model.configuration_stmoe_bert import STMoEBertConfig
+from stmoe_hf.model.records import FIELD_COUNTS
+from stmoe_hf.model.spacetime import Grid
+from stmoe_hf.prediction.forecast import forecast
+from stmoe_hf.prediction.load import find_model, load_config
+from stmoe_hf.prediction.predict_city import predict
+
+from ..helpers import people, write_city
+
+AT_NIGHT = FIELD_COUNTS.index("at_night")
+
+
+def crowded():
+    """Twelve people, who all visit a square of 7 x 7 cells."""
+    table = people()
+    table["x"], table["y"] = table["x"] % 7 + 90, table["y"] % 7 + 90
+    return table
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    crowded().to_csv(folder / "cityB_challengedata.csv.gz", index=False)
+    return open_city("B", folder, cache_dir=folder / "cache")
+
+
+def test_a_number_has_so_many_people_behind_it_and_days_from_the_cut_on_have_no_say(city, tmp_path):
+    found = count_city(city, 60, min_people=3)
+    table = crowded()[lambda t: t["d"] < 60]
+    table = table.assign(cell=city.grid.cell(table["x"], table["y"]))
+    wanted = table.groupby("cell")["uid"].nunique()
+    wanted = wanted[wanted >= 3]
+    assert np.array_equal(found.cells, wanted.index) and np.array_equal(found.people, wanted)
+    night = table[table["t"] < 12].groupby("cell")["uid"].agg(["nunique", "size"]).reindex(wanted.index, fill_value=0)
+    assert np.array_equal(found.kinds[:, AT_NIGHT - 1], np.where(night["nunique"] >= 3, night["size"], 0))
+    assert (night["nunique"] < 3).any()  # or nothing is left out here
+    changed = crowded()
+    late = changed["d"] >= 60
+    changed.loc[late, ["x", "y"]] = np.random.default_rng(9).integers(1, 201, (late.sum(), 2))
+    changed.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    noise = count_city(open_city("B", tmp_path, cache_dir=tmp_path / "cache"), 60, min_people=3)
+    assert np.array_equal(noise.cells, found.cells) and np.array_equal(noise.kinds, found.kinds)
+
+
+def test_a_person_is_told_of_cells_that_they_do_not_know_and_of_nobody_like_them(city, monkeypatch):
+    counts = count_city(city, 60, min_people=2)
+    history = counts.cells[:10]
+    told = counts.of_person(0, history)
+    assert np.array_equal(told.cells, counts.cells[10:]) and not told.counts[:, LIKENESS].any()
+    assert np.array_equal(told.counts[:, 0], counts.people[10:])
+    assert len(counts.of_person(0, history[:0]).cells) == 0
+    monkeypatch.setattr(city_counts, "MOST_PEOPLE", 0.5)  # as of a city of more people than a network has learned
+    scaled = counts.of_person(0, history).counts
+    assert scaled[:, 0].sum() == pytest.approx(0.5 * counts.cells_a_person)
+    ratio = scaled[:, 0].sum() / told.counts[:, 0].sum()
+    np.testing.assert_allclose(scaled, told.counts * ratio, rtol=1e-5)
+
+
+def test_a_file_gives_back_what_was_counted_and_what_it_forbids_is_refused(city, tmp_path):
+    counts, file = count_city(city, 60, min_people=3), tmp_path / "counts.parquet"
+    counts.save(file)
+    found = read_counts(file, city.grid)
+    for name in ("until", "min_people", "num_people", "cells_a_person"):
+        assert getattr(found, name) == getattr(counts, name)
+    for name in ("cells", "people", "kinds"):
+        assert np.array_equal(getattr(found, name), getattr(counts, name))
+    table = pq.read_table(file)
+    told = json.loads(table.schema.metadata[b"stmoe_hf"])
+    pq.write_table(
+        table.replace_schema_metadata({"stmoe_hf": json.dumps(told | {"min_people": 10})}), tmp_path / "bad"
+    )
+    with pytest.raises(DataError, match=r"bad: the cell \(\d+, \d+\) has \d people, fewer than its min_people 10"):
+        read_counts(tmp_path / "bad", city.grid)
+    with pytest.raises(DataError, match="count it again on this grid"):
+        read_counts(file, Grid(100, 100))
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "other")
+    with pytest.raises(DataError, match="other is no file of a city's counts"):
+        read_counts(tmp_path / "other", city.grid)
+    (tmp_path / "text").write_text("x,y")
+    with pytest.raises(DataError, match="text is no file of a city's counts"):
+        read_counts(tmp_path / "text", city.grid)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_counts(tmp_path / "none", city.grid)
+    with pytest.raises(DataError, match="to predict day 45, count fewer"):
+        counts_for(file, city.grid, load_config(find_model(None)), 45)
+    with pytest.raises(DataError, match="no use for a city's counts"):
+        counts_for(file, city.grid, STMoEBertConfig(), 60)
+    with pytest.raises(DataError, match="no cell of city B has 13 people"):
+        count_city(city, 60, min_people=13)
+
+
+def test_forecasts_and_predictions_are_told_of_the_counts_in_place_of_the_people(city, tmp_path):
+    file = tmp_path / "counts.parquet"
+    count_city(city, 60, min_people=2).save(file)
+    data = crowded()[lambda t: t["d"] < 60]
+    wide = {"days": 1, "from_date": "60", "top_k": 40, "slots": [20]}
+    one = forecast(data[data["uid"] == 0], field=file, **wide)
+    pair = forecast(data[data["uid"].isin([0, 1])], field=file, **wide)
+    several = pair[pair["uid"] == 0].reset_index(drop=True)
+    keys = ["d", "t", "rank", "x", "y"]
+    assert one[keys].equals(several[keys])  # who else is at hand has no say
+    np.testing.assert_allclose(one["probability"], several["probability"], atol=1e-6)
+    nobody = forecast(data[data["uid"] == 0], **wide)
+    assert not np.allclose(one["probability"], nobody["probability"], atol=1e-5)
+    folder = write_city(tmp_path)
+    told = predict(city="B", data_dir=folder, field=file, decoder="mode", plain=True, cache_dir=tmp_path / "cache")
+    assert len(told)
