@@ -38,7 +38,6 @@ FEW_DAYS = 7  # of history, below which a forecast is little more than a guess
 PEOPLE_A_CHUNK = 256  # sorted by length together, so that batches hold little padding
 NUMBERS_A_BATCH = 6_000_000  # of pairs (asked-for record, record of the history)
 NUM_CANDIDATES = 32
-SAMPLED_CANDIDATES = 512  # of drawn days, which go to new cells as often as the candidates allow
 
 
 @dataclass(frozen=True)
@@ -196,8 +195,7 @@ class Forecaster:
         # No weight depends on the length, and batches are cut to what memory holds: a long history is no mistake.
         config: Any = self.model.config
         config.max_seq_length = max(config.max_seq_length, batch["inputs"].shape[1])
-        candidates = SAMPLED_CANDIDATES if self.settings.samples else max(NUM_CANDIDATES, self.settings.top_k)
-        output = self.model(**batch, asked_alone=True, num_candidates=min(candidates, self.city.grid.num_cells))
+        output = self.model(**batch, asked_alone=True, num_candidates=max(NUM_CANDIDATES, self.settings.top_k))
         refuse_broken(output.logits, [int(self.city.uids[question.row]) for question in questions])
         counts = torch.tensor([len(self._all_asked(question)[0]) for question in questions])
         exists = torch.arange(output.logits.shape[1]) < counts[:, None]
