@@ -68,7 +68,7 @@ def run_scaled(args: argparse.Namespace, job: "Job") -> int:
     """Do the shards, and say what came of it."""
     from ..scale.run import run_shards, with_columns
 
-    job = with_columns(job, args.input)
+    job = with_columns(job, args.input).pinned()  # before the bar: it may have something to say
     with engine_of(args) as engine, tqdm(desc=job.kind, unit="people") as bar:
         done = run_shards(
             job,

@@ -83,7 +83,8 @@ def give_usual_mode(path: Path) -> None:
 def refuse_unwritable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Raise if a file of this name cannot be written, or would hold something else than its name says."""
     if not path.name.endswith(suffixes):
-        raise ValueError(f"{path} must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+        others = f"{', '.join(suffixes[:-1])} or " if len(suffixes) > 1 else ""
+        raise ValueError(f"{path} must end in {others}{suffixes[-1]}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):

@@ -134,6 +134,8 @@ class NetworkJob(Job):
         return kept
 
     def pinned(self) -> Self:
+        if self.weights is not None:
+            return self
         config = load_config(find_model(self.model))
         if self.field is None:
             if getattr(config, "city_field", False):

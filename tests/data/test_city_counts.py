@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from stmoe_hf.__main__ import main
 from stmoe_hf.data import city_counts
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.city_counts import count_city, counts_for, read_counts
@@ -118,3 +119,16 @@ def test_forecasts_and_predictions_are_told_of_the_counts_in_place_of_the_people
     folder = write_city(tmp_path)
     told = predict(city="B", data_dir=folder, field=file, decoder="mode", plain=True, cache_dir=tmp_path / "cache")
     assert len(told)
+
+
+def test_the_command_writes_what_forecasts_take(city, tmp_path, capsys):
+    crowded().to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    data = ["--city", "B", "--data_dir", str(tmp_path), "--cache_dir", str(tmp_path / "cache")]
+    file = tmp_path / "counts.parquet"
+    assert main(["field", *data, "--until", "60", "--min_people", "3", "--output", str(file)]) == 0
+    assert np.array_equal(read_counts(file, city.grid).people, count_city(city, 60, 3).people)
+    assert "of 12 people before day 60, each number of at least 3" in capsys.readouterr().out
+    assert main(["field", *data, "--output", str(tmp_path / "counts.csv")]) == 1
+    assert "counts.csv must end in .parquet" in capsys.readouterr().err
+    assert main(["field", *data, "--min_people", "0", "--output", str(file)]) == 1
+    assert "min_people is 0; it must be at least 1" in capsys.readouterr().err
