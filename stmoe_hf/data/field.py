@@ -99,7 +99,7 @@ class CityField:
             found = self._counted(entries.astype(np.int64), places, visits, alike)
         if self.poi is None or not with_poi:
             return found
-        return _with_poi(found, self.poi, places, visits, self.width) if len(places) else found
+        return with_points(found, self.poi, places, visits, self.width) if len(places) else found
 
     def _alike(self, places: np.ndarray, visits: np.ndarray) -> np.ndarray:
         """[people] how many blocks of the city they share with the person, rare ones more."""
@@ -144,7 +144,7 @@ def person_field(
     return PersonField(cells, counts)
 
 
-def _with_poi(
+def with_points(
     found: PersonField, poi: PointsOfInterest, places: np.ndarray, visits: np.ndarray, width: int
 ) -> PersonField:
     """With the points of each cell, and cells of many points near the places that nobody was seen in."""
