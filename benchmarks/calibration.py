@@ -4,9 +4,10 @@ Those are the users that its run held out, or everybody if the folder of the mod
 
     python benchmarks/calibration.py --model runs/accuracy/cityB-seed1 --city B --data_dir DIR
 
-Prints, over all asked-for records from the cut day on: a reliability table of the most probable cell, top-k accuracy,
-the entropy of the distribution beside how far off the most probable cell is, and the share of records of each kind
-that each expert gets (an expert that sees all kinds alike has specialised in nothing that is named here).
+The probabilities are those that forecasts tell, after the temperature of the model. Prints, over all asked-for records
+from the cut day on: a reliability table of the most probable cell, top-k accuracy, the entropy of the distribution
+beside how far off the most probable cell is, and the share of records of each kind that each expert gets (an expert
+that sees all kinds alike has specialised in nothing that is named here).
 """
 
 import json
@@ -19,6 +20,7 @@ from transformers import AutoModel, AutoProcessor
 from common import arguments, row, table
 from stmoe_hf.data.city import City, open_city
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
+from stmoe_hf.model.decoding import temper
 from stmoe_hf.model.records import CELL, DAY_OFF, SLOT
 
 EDGES = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
@@ -44,7 +46,10 @@ def main() -> None:
             batch = processor.pad([windows[window]])
             output = model(**batch, num_candidates=32, output_router_logits=True)
             true = torch.as_tensor(windows.asked_for(window)["cell"])
-            probability = output.logits[0, : len(true)].exp()
+            told = temper(
+                output.logits[:, : len(true)], output.candidates, city.grid.num_cells, model.config.temperature
+            )
+            probability = told[0]
             order = probability.argsort(-1, descending=True)
             cells = output.candidates[0][order[:, : max(TOP)]]
             best.append(probability.gather(1, order[:, :1])[:, 0])
