@@ -31,6 +31,7 @@ from .poi import PointsOfInterest
 KIND = "stmoe_hf city counts"
 MIN_PEOPLE = 5  # behind each number of a file that is published
 KINDS = FIELD_COUNTS[1 : 1 + KINDS_OF_HOUR]
+MOST_RECORDS = 1 << 16  # of a person in a cell at a kind of hour, as they are counted
 COLUMNS = ("x", "y", "people", *KINDS)
 WHERE = {"latitude": "middle of the grid", "longitude": "middle of the grid", "first_date": "date of the first day"}
 WHEN = {
@@ -171,7 +172,7 @@ class _Tally:
         most = np.zeros((len(cells), KINDS_OF_HOUR, min_people), np.int64)
         starts = np.cumsum(people) - people
         for number, of_kind in enumerate(kinds.T):
-            order = np.lexsort((-of_kind, entry))
+            order = np.argsort(entry * MOST_RECORDS - of_kind)  # the most of each cell first
             rank = np.arange(len(order)) - starts[entry[order]]
             first = rank < min_people
             most[entry[order][first], number, rank[first]] = of_kind[order][first]
