@@ -3,30 +3,47 @@
 import argparse
 from pathlib import Path
 
+from ..data.errors import DataError
 from ..data.files import refuse_unwritable
 from .options import add_city_options, open_chosen_city
+from .scaled import where_and_when
 
-EPILOG = """example:
+EPILOG = """examples:
   stmoe field --data_path trips/ --min_people 5 --output city.parquet
+  stmoe field --input people/ --until 60 --output city.parquet
   stmoe forecast --input people/ --field city.parquet --output week/"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     add_city_options(parser)
+    shards = parser.add_argument_group("or a folder or URL of shards, of one row a person (docs/scale.md)")
+    shards.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
+    shards.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
     parser.add_argument("--until", type=int, metavar="DAY", help="first day that is not counted; unset: all are")
     parser.add_argument("--min_people", type=int, default=5, help="behind each number that is kept (default 5)")
     parser.add_argument("--output", required=True, help="file to write: .parquet")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..data.city_counts import count_city  # heavy, and no part of the help
+    from ..data.city_counts import count_city, count_people, told_of  # heavy, and no part of the help
 
     output = Path(args.output)
     refuse_unwritable(output, (".parquet",))
-    city = open_chosen_city(args)
-    until = city.calendar.last_day + 1 if args.until is None else args.until
-    counts = count_city(city, until, args.min_people)
+    if args.input is None:
+        city = open_chosen_city(args)
+        until = city.calendar.last_day + 1 if args.until is None else args.until
+        counts = count_city(city, until, args.min_people)
+    else:
+        if given := [name for name in ("city", "data_dir", "data_path") if getattr(args, name) is not None]:
+            raise DataError(f"--{given[0]} is not said of a folder of shards: leave it out, or leave --input out")
+        from ..scale.city_of_folder import cities_of_folder
+
+        where = where_and_when(args)
+        until = where.calendar.last_day + 1 if args.until is None else args.until
+        told = told_of(where.calendar, where.place)
+        people = cities_of_folder(args.input, where)
+        counts = count_people(people, until, args.min_people, where.grid, told, where.name)
     counts.save(output)
     print(
         f"{len(counts.cells):,} cells of {counts.num_people:,} people before day {until}, each number of at least"

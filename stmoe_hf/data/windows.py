@@ -260,7 +260,7 @@ class PredictionWindows(Dataset):
             cut = self.cut_days[rows]
             asked = city.records_before(rows, cut + shape.horizon_days) - city.records_before(rows, cut)
         self.rows = rows[asked > 0]
-        self.field: CityField | CityCounts | None = counts
+        self.field: CityField | CityCounts | None = counts and counts.with_poi(city.poi)
         if counts is None and city_field and len(self.rows):
             self.field = CityField(city, self.cut_days)  # counts the whole city
         self.without_horizon = rows[asked == 0]

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.city import City
-from ..data.city_counts import CityCounts, counts_for
+from ..data.city_counts import CityCounts, counts_for, told_of
 from ..data.field import CityField
 from ..data.geography import Place
 from ..data.poi import refuse_unused_poi
@@ -136,7 +136,7 @@ class Forecaster:
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
         self.temperature = float(getattr(model.config, "temperature", 1.0))  # type: ignore[arg-type]
-        self.field: CityField | CityCounts | None = counts
+        self.field: CityField | CityCounts | None = counts and counts.with_poi(city.poi)
         if counts is None and told_of_others and getattr(model.config, "city_field", False):
             self.field = CityField(city, city.calendar.last_day + 1 if until is None else until)
 
@@ -342,7 +342,7 @@ def forecast_city(
     questions = ask(city, settings, first)
     network = load_forecaster(model, city.grid, calendar, settings, device)
     _warn_of_the_little_known(city, first)
-    counts = counts_for(field, city.grid, network.config, settings.from_day)
+    counts = counts_for(field, city.grid, network.config, settings.from_day, told_of(city.calendar, city.place))
     forecaster = Forecaster(network, city, calendar, settings, until=first, counts=counts)
     for first_of_chunk in range(0, len(questions), PEOPLE_A_CHUNK):
         answers = list(forecaster.answers(questions[first_of_chunk : first_of_chunk + PEOPLE_A_CHUNK]))

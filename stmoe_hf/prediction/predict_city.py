@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.city import City, city_id, open_city
-from ..data.city_counts import CityCounts, counts_for
+from ..data.city_counts import CityCounts, counts_for, told_of
 from ..data.errors import DataError
 from ..data.poi import refuse_unused_poi
 from ..data.splits import refuse_cut_day
@@ -142,7 +142,7 @@ def prepare_prediction(
     network = load_model(model, opened.grid, opened.calendar, device)
     shape = WindowShape(horizon_days, settings.input_seq_length, settings.predict_seq_length)
     first_day = opened.edition.cut_day if cut_day is None else cut_day
-    counts = counts_for(field, opened.grid, network.config, first_day)
+    counts = counts_for(field, opened.grid, network.config, first_day, told_of(opened.calendar, opened.place))
     parts = _windows(opened, network.config, processor, shape, first_day, plain, counts)
     for windows in parts:
         warn_of_days_trained_on(record_of_model(model), windows)

@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 
 from ..data.city import City
-from ..data.city_counts import CityCounts, counts_for, read_counts
+from ..data.city_counts import CityCounts, counts_for, told_of
 from ..data.editions import EDITIONS
 from ..data.errors import DataError
 from ..data.geography import Place
@@ -131,6 +131,8 @@ class NetworkJob(Job):
         kept = super().settings()
         # Where it lies and what computes it; `weights` and `counts` tell what it is.
         del kept["model"], kept["device"], kept["field"]
+        if self.counts is None:
+            del kept["counts"]  # as it was before there were any: such a folder is not done again
         return kept
 
     def pinned(self) -> Self:
@@ -141,7 +143,7 @@ class NetworkJob(Job):
             if getattr(config, "city_field", False):
                 logger.warning("the network is told of no other people: give the city's counts (--field, stmoe field)")
             return replace(self, weights=fingerprint(self.model))
-        counts_for(self.field, self.grid, config, self.first_day)
+        counts_for(self.field, self.grid, config, self.first_day, told_of(self.calendar, self.place))
         return replace(self, weights=fingerprint(self.model), counts=hash_of(self.field))
 
     @property
@@ -149,13 +151,11 @@ class NetworkJob(Job):
         """The first day that is predicted of everybody; None if each person has their own."""
         return None
 
-    def told(self, network: Any) -> CityCounts | None:
+    def told(self) -> CityCounts | None:
         """The counts that the network is told of, which must be of days before what is predicted."""
         if self.field is None:
             return None
-        if self.counts is not None and (found := hash_of(self.field)) != self.counts:
-            raise DataError(f"the counts of {self.field} are {found[:12]} here and {self.counts[:12]} there")
-        return counts_for(self.field, self.grid, network.config, self.first_day, _counts)
+        return _counts(self)
 
     def load(self) -> Any:
         """The network; called once a process."""
@@ -217,7 +217,7 @@ class ForecastJob(NetworkJob):
     def table(self, network: Any, city: City) -> pd.DataFrame:
         settings = replace(self.forecast, batch_size=1)
         first = first_days(city, settings)
-        how: dict[str, Any] = {"until": first, "told_of_others": False, "counts": self.told(network)}
+        how: dict[str, Any] = {"until": first, "told_of_others": False, "counts": self.told()}
         forecaster = Forecaster(network, city, self._long_calendar(), settings, **how)
         return to_table(list(forecaster.answers(ask(city, settings, first))), city, forecaster.calendar)
 
@@ -249,7 +249,7 @@ class PredictJob(NetworkJob):
             masked = bool(city.masked_counts[row])
             if masked or self.cut_day is not None:
                 cut = self.calendar.last_day if self.cut_day is None else self.cut_day
-                counts = self.told(network)
+                counts = self.told()
                 windows = PredictionWindows(city, np.array([row]), cut, shape, processor, masked=masked, counts=counts)
                 tables += predict_windows(network, windows, processor, settings, 1) if len(windows) else []
         columns = ["uid", "d", "t", "x", "y"]
@@ -289,10 +289,16 @@ def _loaded(job: NetworkJob) -> Any:
     return job.load()
 
 
-_counts = functools.lru_cache(maxsize=1)(read_counts)  # once a process
+@functools.lru_cache(maxsize=1)
+def _counts(job: NetworkJob) -> CityCounts | None:
+    """The counts of a job, read once a process: anew for a job whose file has another content."""
+    assert job.field is not None
+    if job.counts is not None and (found := hash_of(job.field)) != job.counts:
+        raise DataError(f"the counts of {job.field} are {found[:12]} here and {job.counts[:12]} there")
+    told = told_of(job.calendar, job.place)
+    return counts_for(job.field, job.grid, load_config(find_model(job.model)), job.first_day, told)
 
 
-@functools.lru_cache(maxsize=4)
 def hash_of(url: str) -> str:
     """The SHA-256 of a file or of what a URL gives."""
     with fsspec.open(url, "rb") as file:

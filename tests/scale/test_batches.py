@@ -15,7 +15,7 @@ from stmoe_hf.data.geography import Place
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.prediction.forecast import forecast
 from stmoe_hf.prediction.predict import PredictionSettings
-from stmoe_hf.scale.batches import PredictJob, fingerprint, forecast_batches, hash_of
+from stmoe_hf.scale.batches import PredictJob, fingerprint, forecast_batches
 from stmoe_hf.scale.points import GpsJob
 
 from ..helpers import people
@@ -63,9 +63,11 @@ def test_the_counts_of_a_city_are_told_to_everybody_alike_and_are_among_the_sett
     assert together.filter(pa.compute.equal(together["uid"], 2)).equals(answers(told, table.slice(2, 1).to_batches()))
     nobody = job(None).pinned()
     assert not together["probability"].equals(answers(nobody, table.to_batches())["probability"])
-    assert told.settings()["counts"] and "field" not in told.settings()
+    assert told.settings()["counts"] and "field" not in told.settings() and "counts" not in nobody.settings()
     count_city(city, DAYS, min_people=2).save(file)
-    hash_of.cache_clear()  # as another process
+    again = told.pinned()  # the same file with another content, in the same process
+    assert again.counts != told.counts
+    assert not answers(again, table.to_batches())["probability"].equals(together["probability"])
     with pytest.raises(DataError, match=r"the counts of .* are \w{12} here and \w{12} there"):
         answers(told, table.to_batches())
     with pytest.raises(DataError, match=f"to predict day {DAYS - 5}, count fewer"):

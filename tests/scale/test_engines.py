@@ -88,6 +88,17 @@ def test_forecasts_crowds_and_flows_are_those_of_this_machine(engine, model, peo
         assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
 
 
+def test_workers_are_told_of_the_counts_of_a_city_as_this_machine_is(engine, people, tmp_path):
+    file = tmp_path / "city.parquet"
+    assert main(["field", "--input", str(people), "--min_people", "2", "--output", str(file)]) == 0
+    here = LocalEngine(1)
+    for name, how, field in (("here", here, file), ("there", engine[1], file), ("nobody", here, None)):
+        ours = job(None, field=field and str(field), slots=(17,), top_k=60, decoder=None)
+        run_shards(ours, str(people), str(tmp_path / name), how)
+    here.close()
+    assert contents(tmp_path / "here") == contents(tmp_path / "there") != contents(tmp_path / "nobody")
+
+
 def test_a_worker_that_is_killed_costs_its_shard_and_nothing_else(engine, model, people, here, tmp_path):
     fragile = KillsAWorker(engine[1], tmp_path / "killed", "part-2.parquet")
     assert run_shards(job(model, **SETTINGS), str(people), str(tmp_path / "out"), fragile).done_now == 6
