@@ -136,7 +136,7 @@ class NetworkJob(Job):
         return kept
 
     def pinned(self) -> Self:
-        if self.weights is not None:
+        if self.weights is not None:  # it is bound
             return self
         config = load_config(find_model(self.model))
         if self.field is None:
