@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from stmoe_hf import STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf.data.city import City, open_city
 from stmoe_hf.model.records import CELL, NO_LABEL
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,13 @@ def people(users: int = 12, seed: int = 0, masked: int = 0, days: int = 75) -> p
             place[day >= 60] = 999
         parts.append(pd.DataFrame({"uid": uid, "d": day, "t": slot, "x": place[:, 0], "y": place[:, 1]}))
     return pd.concat(parts, ignore_index=True)
+
+
+def city_of(folder: Path, table: pd.DataFrame) -> City:
+    """City B of these records, from a file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "cityB_challengedata.csv.gz", index=False)
+    return open_city("B", folder, cache_dir=folder / "cache")
 
 
 def write_city(folder: Path, city: str = "B", **options) -> Path:

@@ -10,7 +10,6 @@ import pytest
 
 from stmoe_hf.__main__ import main
 from stmoe_hf.data import city_counts
-from stmoe_hf.data.city import open_city
 from stmoe_hf.data.city_counts import count_city, count_people, counts_for, read_counts, told_of
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.field import LIKENESS
@@ -23,7 +22,7 @@ from stmoe_hf.prediction.forecast import forecast
 from stmoe_hf.prediction.load import find_model, load_config
 from stmoe_hf.prediction.predict_city import predict
 
-from ..helpers import people, write_city
+from ..helpers import city_of, people, write_city
 
 AT_NIGHT = FIELD_COUNTS.index("at_night")
 
@@ -37,9 +36,7 @@ def crowded():
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    crowded().to_csv(folder / "cityB_challengedata.csv.gz", index=False)
-    return open_city("B", folder, cache_dir=folder / "cache")
+    return city_of(tmp_path_factory.mktemp("data"), crowded())
 
 
 def test_a_number_has_so_many_people_behind_it_and_days_from_the_cut_on_have_no_say(city, tmp_path):
@@ -57,16 +54,14 @@ def test_a_number_has_so_many_people_behind_it_and_days_from_the_cut_on_have_no_
     changed = crowded()
     late = changed["d"] >= 60
     changed.loc[late, ["x", "y"]] = np.random.default_rng(9).integers(1, 201, (late.sum(), 2))
-    changed.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
-    noise = count_city(open_city("B", tmp_path, cache_dir=tmp_path / "cache"), 60, min_people=3)
+    noise = count_city(city_of(tmp_path, changed), 60, min_people=3)
     assert np.array_equal(noise.cells, found.cells) and np.array_equal(noise.kinds, found.kinds)
 
 
 def test_no_number_is_mostly_one_persons(tmp_path):
     table = pd.DataFrame({"uid": np.repeat(np.arange(5), 40), "d": np.tile(np.arange(40), 5), "t": 4, "x": 9, "y": 9})
     table.loc[(table["uid"] > 0) & (table["d"] >= 2), "x"] = 50  # one sleeps here, the others were here twice
-    table.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
-    one = open_city("B", tmp_path, cache_dir=tmp_path / "cache")
+    one = city_of(tmp_path, table)
     nights = {least: count_city(one, 60, least).kinds[0, AT_NIGHT - 1] for least in (1, 2, 5)}
     assert nights == {1: 48, 2: 10, 5: 10}
 
@@ -195,7 +190,7 @@ def test_forecasts_and_predictions_are_told_of_the_counts_in_place_of_the_people
 
 
 def test_the_command_writes_what_forecasts_take(city, tmp_path, capsys):
-    crowded().to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
+    city_of(tmp_path, crowded())
     data = ["--city", "B", "--data_dir", str(tmp_path), "--cache_dir", str(tmp_path / "cache")]
     file = tmp_path / "counts.parquet"
     assert main(["field", *data, "--until", "60", "--min_people", "3", "--output", str(file)]) == 0

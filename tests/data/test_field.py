@@ -1,32 +1,23 @@
 """The city's field: who was seen where before a day, and never the person whose field it is."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from stmoe_hf import MobilityProcessor
 from stmoe_hf.data import field
-from stmoe_hf.data.city import open_city
 from stmoe_hf.data.field import CityField, TrainingFields
 from stmoe_hf.data.splits import split_users
 from stmoe_hf.data.windows import PredictionWindows, TrainingWindows, WindowShape
 from stmoe_hf.model.records import FIELD_COUNTS
 
-from ..helpers import people, write_city
+from ..helpers import city_of, people
 
 PEOPLE = FIELD_COUNTS.index("people")
 
 
-def opened(folder, table: pd.DataFrame):
-    folder.mkdir(parents=True)
-    table.to_csv(folder / "cityB_challengedata.csv.gz", index=False)
-    return open_city("B", folder, cache_dir=folder / "cache")
-
-
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    folder = write_city(tmp_path_factory.mktemp("data"))
-    return open_city("B", folder, cache_dir=folder / "cache")
+    return city_of(tmp_path_factory.mktemp("data"), people())
 
 
 def own_cells(city, row: int, until: int) -> np.ndarray:
@@ -61,7 +52,7 @@ def test_days_from_the_cut_on_and_ones_own_records_change_nothing(tmp_path, city
     table = people()
     changed = (table["d"] >= 60) | (table["uid"] == 3)
     table.loc[changed, ["x", "y"]] = np.random.default_rng(9).integers(1, 201, (changed.sum(), 2))
-    noise = opened(tmp_path / "noise", table)
+    noise = city_of(tmp_path / "noise", table)
     history = own_cells(city, 3, 60)
     one, other = (CityField(c, 60).of_person(3, history) for c in (city, noise))
     assert np.array_equal(one.cells, other.cells) and np.array_equal(one.counts, other.counts)
@@ -72,7 +63,7 @@ def test_swapping_held_out_days_for_noise_changes_no_window_that_is_told_of_the_
     table = people()
     hidden = table["uid"].isin(city.uids[split.held_out]) & (table["d"] >= 60)
     table.loc[hidden, ["x", "y"]] = np.random.default_rng(9).integers(1, 201, (hidden.sum(), 2))
-    noise = opened(tmp_path / "noise", table)
+    noise = city_of(tmp_path / "noise", table)
     train = [TrainingWindows(c, split, WindowShape(), processor, 3, 1, None, 0.5, 0.3, True) for c in (city, noise)]
     test = [PredictionWindows(c, split.held_out, 60, WindowShape(), processor, city_field=True) for c in (city, noise)]
     told = 0
@@ -91,7 +82,7 @@ def test_a_training_window_is_told_of_days_before_its_own_cut_only(tmp_path, cit
     table = people()
     late = table["d"] >= 28
     table.loc[late, ["x", "y"]] = 7
-    other = opened(tmp_path / "late", table)
+    other = city_of(tmp_path / "late", table)
     history = own_cells(city, 2, 30)
     for cut in (28, 34):
         one, two = (TrainingFields(c, np.full(len(c), 75)).of_window(2, history, cut, 1, 2, 3) for c in (city, other))

@@ -9,7 +9,6 @@ import pytest
 
 from stmoe_hf import MobilityProcessor
 from stmoe_hf.__main__ import main
-from stmoe_hf.data.city import open_city
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.field import MOST_POI_CELLS, CityField
 from stmoe_hf.data.openstreetmap import TAGS, group_of_tags
@@ -19,7 +18,7 @@ from stmoe_hf.data.windows import PredictionWindows, TrainingWindows, WindowShap
 from stmoe_hf.model.records import POI_COUNTS, POI_GROUPS
 from stmoe_hf.model.spacetime import Grid
 
-from ..helpers import people, write_city
+from ..helpers import city_of, people
 
 GRID = Grid(20, 10)
 FOOD, HOTEL = POI_GROUPS.index("food"), POI_GROUPS.index("hotel")
@@ -95,8 +94,7 @@ def test_a_row_of_parquet_is_named_and_a_file_that_is_not_there(tmp_path):
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    folder = write_city(tmp_path_factory.mktemp("data"))
-    return open_city("B", folder, cache_dir=folder / "cache")
+    return city_of(tmp_path_factory.mktemp("data"), people())
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +139,7 @@ def test_training_windows_are_told_of_points_most_times_and_of_held_out_days_nev
     table = people()
     hidden = table["uid"].isin(city.uids[split.held_out]) & (table["d"] >= 60)
     table.loc[hidden, ["x", "y"]] = np.random.default_rng(9).integers(1, 201, (hidden.sum(), 2))
-    folder = tmp_path / "noise"
-    folder.mkdir()
-    table.to_csv(folder / "cityB_challengedata.csv.gz", index=False)
-    noise = open_city("B", folder, cache_dir=folder / "cache")
-    cities = [one.with_poi(poi_file) for one in (city, noise)]
+    cities = [one.with_poi(poi_file) for one in (city, city_of(tmp_path / "noise", table))]
     train = [TrainingWindows(c, split, WindowShape(), processor, 3, 1, None, 0.5, 0.3, True) for c in cities]
     test = [PredictionWindows(c, split.held_out, 60, WindowShape(), processor, city_field=True) for c in cities]
     told = 0

@@ -75,19 +75,24 @@ def test_without_other_people_a_network_knows_the_person_alone():
     assert not torch.allclose(told, model(**padded(window(), window(seed=1))).log_probability)
 
 
-@torch.no_grad()
-def test_the_more_people_are_seen_in_a_new_cell_the_more_probable_it_can_be_and_no_other_row_has_a_say():
-    model, one, two = field_model(), window(), window(seed=1)
+def more_probable_with(model, one: dict, two: dict, name: str, column: int) -> list[torch.Tensor]:
+    """Probabilities of both windows' records, as a number that the first is told of a new cell grows."""
     model.field.of_question.weight.zero_(), model.field.of_question.bias.zero_()
-    model.field.linear.weight.zero_()[0, 0] = 2.0  # the first count: people
     new = int(np.setdiff1d(one["field_cells"], one["inputs"][:, CELL])[0])
     at = int(np.searchsorted(one["field_cells"], new))
     found = []
-    for people in (0, 3, 30):
-        one["field_counts"][at, 0] = people
+    for number in (0, 3, 30):
+        one[name][at, column] = number
         found.append(model(**without(padded(one, two), "labels")).logits.exp())
-    probability = torch.stack([logits[:6, new] for logits in found])
-    assert (probability.diff(dim=0) > 0).all()
+    assert (torch.stack([logits[:6, new] for logits in found]).diff(dim=0) > 0).all()
+    return found
+
+
+@torch.no_grad()
+def test_the_more_people_are_seen_in_a_new_cell_the_more_probable_it_can_be_and_no_other_row_has_a_say():
+    model, one, two = field_model(), window(), window(seed=1)
+    model.field.linear.weight.zero_()[0, 0] = 2.0  # the first count: people
+    found = more_probable_with(model, one, two, "field_counts", 0)
     assert torch.allclose(found[0][6:], found[-1][6:], atol=1e-7)
     known = int(one["inputs"][0, CELL])
     assert torch.allclose(found[0][:6, known], found[-1][:6, known], atol=1e-6)
@@ -187,15 +192,8 @@ def test_a_network_with_a_part_for_points_of_interest_starts_as_one_without_it()
 @torch.no_grad()
 def test_points_of_interest_make_a_cell_more_probable_and_a_row_without_any_is_as_before():
     model, one, two = field_model(city_field_poi=True), with_poi(window()), window(seed=1)
-    model.field.of_question.weight.zero_(), model.field.of_question.bias.zero_()
     model.field.poi.weight.zero_()[0, 2] = 1.0
-    new = int(np.setdiff1d(one["field_cells"], one["inputs"][:, CELL])[0])
-    at = int(np.searchsorted(one["field_cells"], new))
-    found = []
-    for points in (0, 3, 30):
-        one["field_poi"][at, 2] = points
-        found.append(model(**without(padded(one, two), "labels")).logits.exp())
-    assert (torch.stack([logits[:6, new] for logits in found]).diff(dim=0) > 0).all()
+    found = more_probable_with(model, one, two, "field_poi", 2)
     assert torch.allclose(found[0].sum(-1), torch.ones(12), atol=1e-4)
     alone = model(**without(padded(two), "labels")).logits.exp()
     assert torch.allclose(found[-1][6:], alone, atol=1e-6)

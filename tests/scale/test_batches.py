@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 import stmoe_hf
-from stmoe_hf.data.city import open_city
 from stmoe_hf.data.city_counts import count_city
 from stmoe_hf.data.errors import DataError
 from stmoe_hf.data.geography import Place
@@ -18,7 +17,7 @@ from stmoe_hf.prediction.predict import PredictionSettings
 from stmoe_hf.scale.batches import PredictJob, fingerprint, forecast_batches
 from stmoe_hf.scale.points import GpsJob
 
-from ..helpers import people
+from ..helpers import city_of, people
 from .fixtures import DAYS, job, rows
 
 LAST_DAY = Calendar().last_day
@@ -54,8 +53,7 @@ def test_the_answers_are_those_of_forecast(model):
 
 def test_the_counts_of_a_city_are_told_to_everybody_alike_and_are_among_the_settings(tmp_path):
     crowd = people(users=12, days=DAYS).assign(x=lambda t: t["x"] % 7 + 90, y=lambda t: t["y"] % 7 + 90)
-    crowd.to_csv(tmp_path / "cityB_challengedata.csv.gz", index=False)
-    city, file = open_city("B", tmp_path, cache_dir=tmp_path / "cache"), tmp_path / "counts.parquet"
+    city, file = city_of(tmp_path, crowd), tmp_path / "counts.parquet"
     count_city(city, DAYS, min_people=3).save(file)
     table = rows(users=3)
     told = job(None, field=str(file)).pinned()
