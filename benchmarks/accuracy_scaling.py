@@ -17,12 +17,10 @@ import numpy as np
 import stmoe_hf
 from city_field import outcome
 from common import arguments, machine, row, table
-from pretrained import RECIPE
+from pretrained import EVERYBODY, train
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
 from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
 from stmoe_hf.prediction.load import load_model
-from stmoe_hf.training.command_line import parse_arguments
-from stmoe_hf.training.run import run
 
 CUT_DAY = 45
 FILE = "cityA_groundtruthdata.csv.gz"
@@ -84,11 +82,8 @@ def trained(what: str, value: float, options: list[str], args) -> Path:
     people = int(value) if what == "people" and value != max(PLAN["people"]) else None
     name = f"{what.replace(' ', '-')}-{value}" if options or people else WHOLE.replace(" ", "-")
     folder = Path(args.output_dir) / f"{name}-seed{args.seed}"
-    if not (folder / "all_results.json").is_file():
-        data_dir = args.city_dir if people is None else some_of(args.city_dir, people, args)
-        fixed = ["--data_dir", str(data_dir), "--seed", str(args.seed), "--output_dir", str(folder)]
-        run(*parse_arguments([*RECIPE, "--test_fraction", "0", "--min_history_days", "14", *fixed, *options]))
-    return folder
+    data_dir = args.city_dir if people is None else some_of(args.city_dir, people, args)
+    return train(folder, data_dir, args.seed, *EVERYBODY, *options)
 
 
 def some_of(city_dir: str, people: int, args) -> Path:

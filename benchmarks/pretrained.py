@@ -24,6 +24,7 @@ from stmoe_hf.training.run import run
 EPOCHS = 6
 RECIPE = ["--city", "A", "--edition", "humob2024", "--config", "history", "--num_train_epochs", str(EPOCHS)]
 RECIPE += ["--validation_users", "0", "--save_strategy", "no", "--bf16", "false", "--use_cpu", "true"]
+EVERYBODY = ("--test_fraction", "0", "--min_history_days", "14")  # trained on whole
 CUT_DAY, HELD_OUT = 17, 0.3
 LICENCE = """The weights are licensed under Apache-2.0. They were trained on {users} people of city A of HuMob 2024,
 who are people of YJMob100K data set 1 (CC BY 4.0): Yabe, Tsubouchi, Shimizu, Sekimoto, Sezaki, Moro and Pentland,
@@ -71,19 +72,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of both runs (default 1, the one that is shipped)")
     args = parser.parse_args()
     runs = Path(args.runs_dir)
-    held_out = train(runs / "held-out", args, "--cut_day", str(CUT_DAY), "--test_fraction", str(HELD_OUT))
-    whole = train(runs / "whole", args, "--test_fraction", "0")
+    early = ("--cut_day", str(CUT_DAY), "--test_fraction", str(HELD_OUT), "--min_history_days", "7")
+    held_out = train(runs / "held-out", args.data_dir, args.seed, *early)
+    whole = train(runs / "whole", args.data_dir, args.seed, *EVERYBODY)
     nll = fit(held_out, args)
     for temperature, value in nll.items():
         print(f"temperature {temperature:.2f}: {value:.4f} nats a record")
     write(whole, held_out, Path(args.output_dir), nll)
 
 
-def train(folder: Path, args: argparse.Namespace, *options: str) -> Path:
-    """A finished run of the recipe."""
+def train(folder: Path, data_dir: str | Path, seed: int, *options: str) -> Path:
+    """A finished run of the recipe on the file of city A in `data_dir`; one that is there is not trained again."""
     if not (folder / "all_results.json").is_file():
-        common = [*RECIPE, "--data_dir", args.data_dir, "--seed", str(args.seed), "--output_dir", str(folder)]
-        run(*parse_arguments([*common, "--min_history_days", "7" if options[0] == "--cut_day" else "14", *options]))
+        common = [*RECIPE, "--data_dir", str(data_dir), "--seed", str(seed), "--output_dir", str(folder)]
+        run(*parse_arguments([*common, *options]))
     return folder
 
 

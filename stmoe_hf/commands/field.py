@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ..data.errors import DataError
 from ..data.files import refuse_unwritable
 from .options import add_city_options, open_chosen_city
-from .scaled import where_and_when
+from .scaled import is_scaled, where_and_when
 
 EPILOG = """examples:
   stmoe field --data_path trips/ --min_people 5 --output city.parquet
@@ -30,13 +29,11 @@ def run(args: argparse.Namespace) -> int:
 
     output = Path(args.output)
     refuse_unwritable(output, (".parquet",))
-    if args.input is None:
+    if not is_scaled(args, "city", "data_dir", "data_path"):
         city = open_chosen_city(args)
         until = city.calendar.last_day + 1 if args.until is None else args.until
         counts = count_city(city, until, args.min_people)
     else:
-        if given := [name for name in ("city", "data_dir", "data_path") if getattr(args, name) is not None]:
-            raise DataError(f"--{given[0]} is not said of a folder of shards: leave it out, or leave --input out")
         from ..scale.city_of_folder import cities_of_folder
 
         where = where_and_when(args)

@@ -104,8 +104,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_unwritable(output, TABLE_SUFFIXES)
     data, source = source_of(args)
     with open_source(data, **source) as city:
-        how = {"from_date": args.from_date, "model": args.model, "device": args.device}
-        how["field"] = args.field
+        how = {name: getattr(args, name) for name in ("from_date", "model", "device", "field")}
         rows = 0
         with table_writer(output) as write, tqdm(total=len(city), desc="forecast", unit="people") as bar:
             for table in forecast_city(city, settings, progress=bar.update, **how):

@@ -20,11 +20,10 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     refuse_unwritable(output, TABLE_SUFFIXES)
     described = describe(args.like)
-    if described is None or described[1].place is None:
+    place = None if described is None else described[1].place
+    if described is None or place is None:
         raise DataError(f"there is no city.json in {args.like} that says where the grid lies (place)")
-    description = described[1]
-    assert description.place is not None
-    table, found = count_tagged_points(args.points, description.place, description.grid)
+    table, found = count_tagged_points(args.points, place, described[1].grid)
     with table_writer(output) as write:
         write(table)
     print("; ".join(f"{name} {count:,}" for name, count in found.items()) + f": {output}")

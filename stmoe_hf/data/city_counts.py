@@ -23,7 +23,7 @@ from ..model.spacetime import KINDS_OF_HOUR, Calendar, Grid
 from .city import City
 from .counting import counted, surroundings
 from .errors import DataError
-from .field import LIKENESS, MOST_PEOPLE, PersonField, person_field, with_points
+from .field import LIKENESS, MOST_PEOPLE, PersonField, person_field, places_of, with_points
 from .files import open_aside
 from .geography import Place
 from .poi import PointsOfInterest
@@ -88,10 +88,9 @@ class CityCounts:
             row: has no say; all people of a city are told of the same counts.
             history: [T] the cells that the person is known to have been in.
         """
-        places, visits = np.unique(history, return_counts=True)
-        visits = np.log1p(visits).astype(np.float32)
-        if not len(places) or not len(self.cells):
-            return PersonField(np.zeros(0, np.int64), np.zeros((0, len(FIELD_COUNTS)), np.float32))
+        places, visits = places_of(history)
+        if not len(places):
+            return PersonField.of_nobody()
         counts: np.ndarray = self._counts  # type: ignore[attr-defined]
         found = person_field(self.cells, counts, places, visits, self.grid.width)
         total = float(found.counts[:, 0].sum())

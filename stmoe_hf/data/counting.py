@@ -1,7 +1,7 @@
 """Counting a city's records before a day, by person, cell and kind of hour, some people at a time.
 
-`CityField` and `CityCounts` are made of it. It takes a core about a tenth of a microsecond a record, not much more
-than reading a file of the result would, so nothing of it is cached.
+`CityField` and `CityCounts` are made of it. 28 million records of 25,000 people take a core 0.7 seconds, so nothing of
+it is cached.
 """
 
 from __future__ import annotations

@@ -32,6 +32,12 @@ NO_POI_SHARE = 0.2  # of training windows that are told of no points of interest
 FIELD, POI = 4, 5  # tell these draws from others of the same epoch and window
 
 
+def places_of(history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct cells [P] of a history [T], ascending, and of each the logarithm [P] of its visits and one."""
+    places, visits = np.unique(history, return_counts=True)
+    return places, np.log1p(visits).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class PersonField:
     """Cells [N], ascending, and what is counted of each, [N, F] in the order of `FIELD_COUNTS`.
@@ -42,6 +48,10 @@ class PersonField:
     cells: np.ndarray
     counts: np.ndarray
     poi: np.ndarray | None = None
+
+    @classmethod
+    def of_nobody(cls) -> PersonField:
+        return cls(np.zeros(0, np.int64), np.zeros((0, len(FIELD_COUNTS)), np.float32))
 
     def as_inputs(self) -> dict[str, np.ndarray]:
         """As a window holds it, under the names of the network's forward."""
@@ -86,8 +96,7 @@ class CityField:
             keep: [people] which of the others count; by default all.
             with_poi: whether points of interest count.
         """
-        places, visits = np.unique(history, return_counts=True)
-        visits = np.log1p(visits).astype(np.float32)
+        places, visits = places_of(history)
         alike = self._alike(places, visits)
         alike[row] = -1.0
         if keep is not None:
@@ -96,7 +105,7 @@ class CityField:
         if len(others) > MOST_PEOPLE:
             others = np.sort(others[np.argpartition(-alike[others], MOST_PEOPLE)[:MOST_PEOPLE]])
         entries = np.concatenate([np.arange(0), *(np.arange(self.starts[i], self.starts[i + 1]) for i in others)])
-        found = PersonField(np.zeros(0, np.int64), np.zeros((0, len(FIELD_COUNTS)), np.float32))
+        found = PersonField.of_nobody()
         if len(entries) and len(places):
             found = self._counted(entries.astype(np.int64), places, visits, alike)
         if self.poi is None or not with_poi:

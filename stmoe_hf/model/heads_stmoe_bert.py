@@ -193,12 +193,12 @@ class STMoEBertHistoryHead(nn.Module):
         q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))
         is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
         has_history = is_history.any(-1)[:, None, None]
-        scores, kind = self._of_days(q, inputs)
+        which, days = self._days(q)
+        scores, kind = self._of_days(days, inputs)
         if self.key_bias is not None:
             scores = scores + self.key_bias(hidden).transpose(1, 2)
         # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
         scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
-        which, _ = self._days(q)
         scores = _rows(scores, which) + self._of_slots(q, inputs)
         if self.relation is not None:
             # Flat, as a quantised layer takes rows; its weight has another dtype.
@@ -219,15 +219,14 @@ class STMoEBertHistoryHead(nn.Module):
         day = (asked[..., DAY] * 2 + asked[..., DAY_OFF]) * 7 + asked[..., WEEKDAY]
         return find_places(day, torch.ones_like(day, dtype=torch.bool))
 
-    def _of_days(self, asked: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Asked-for records [B, Q, 6], all records [B, T, 6] -> what their days say, alike for all slots of a day.
+    def _of_days(self, days: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Asked-for days [B, D] of `_days`, all records [B, T, 6] -> what is alike for all slots of a day.
 
         Returns:
             [B, D, T] scores, and [B, D, T] where the relation's table tells of the record's slot and both days, in
             its part for one asked-for slot.
         """
-        _, day = self._days(asked)
-        day, h = day[:, :, None], inputs[:, None, :, :]
+        day, h = days[:, :, None], inputs[:, None, :, :]
         day_off, weekday = day // 7 % 2, day % 7
         apart = (day // 14 - h[..., DAY]).abs()
         same_kind, same_weekday = day_off == h[..., DAY_OFF], weekday == h[..., WEEKDAY]
@@ -241,7 +240,7 @@ class STMoEBertHistoryHead(nn.Module):
         return scores, ((of_slot * self.num_day_buckets + bucket) * KINDS_OF_DAY + kind).to(torch.int32)
 
     def _of_slots(self, asked: Tensor, inputs: Tensor) -> Tensor:
-        """The same records -> scores [B, Q, T] of how near their slots are."""
+        """Asked-for records [B, Q, 6], all records [B, T, 6] -> scores [B, Q, T] of how near their slots are."""
         slots = torch.arange(self.num_slots, device=inputs.device)
         apart = _circular_distance(slots[:, None] - inputs[:, None, :, SLOT], self.num_slots)  # [B, slots, T]
         return _rows(-self.slot_decay.exp() * apart / self.slots_per_trained_slot, asked[..., SLOT])

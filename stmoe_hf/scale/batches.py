@@ -49,9 +49,8 @@ from .rows import RECORD_LISTS, Quarantine, Stream, city_of_rows
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing from Python 3.11 on
 
-PEOPLE_A_BATCH = 64  # whose answers stand in memory together
-
 logger = logging.getLogger(__name__)
+PEOPLE_A_BATCH = 64  # whose answers stand in memory together
 NOT_OF_THE_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # keys of a configuration
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..data.city import City
 from ..data.counting import PEOPLE_A_STEP
 from ..data.description import Description
@@ -14,6 +11,7 @@ from ..data.errors import DataError
 from .folders import Folder
 from .rows import RECORD_LISTS, Stream, city_of_rows
 from .run import shards_of
+from .shards import batches_of, open_people
 
 
 def cities_of_folder(source: str, where: Description) -> Iterator[City]:
@@ -29,14 +27,11 @@ def cities_of_folder(source: str, where: Description) -> Iterator[City]:
 
 def _people_of(folder: Folder, name: str, stream: Stream, where: Description) -> Iterator[City]:
     """The people of one file."""
-    try:
-        with folder.local_copy(name) as path, pq.ParquetFile(path) as file:
-            columns = [column for column in file.schema_arrow.names if column in ("uid", *RECORD_LISTS)]
-            for batch in file.iter_batches(PEOPLE_A_STEP, columns=columns):
+    with open_people(folder, name) as (_, file):
+        for batch in batches_of(file, ("uid", *RECORD_LISTS), PEOPLE_A_STEP):
+            try:
                 city = city_of_rows(batch, stream, where.grid, where.calendar, where.place)
-                if city is not None:
-                    yield city
-    except pa.ArrowException as error:
-        raise DataError(f"{name} cannot be read: {' '.join(str(error).split())[:300]}") from None
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from None
+            if city is not None:
+                yield city

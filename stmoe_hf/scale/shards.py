@@ -7,11 +7,12 @@ Rows that cannot be read go to `_quarantine/NAME.csv` with their reason.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
@@ -76,23 +77,37 @@ def do_shard(shard: Shard) -> Done:
     bad: list[BadPerson] = []
     people = 0
     before = state(source.fs.info(source.path(shard.name)))
-    try:
-        with source.local_copy(shard.name) as path, pq.ParquetFile(path) as file:
-            wanted = ("uid", "user", *shard.job.lists)
-            columns = [name for name in file.schema_arrow.names if name in wanted]
-            batches = file.iter_batches(PEOPLE_A_BATCH, columns=columns)
-            with output.open_aside(shard.name, shard.lock) as sink:
-                writer = pq.ParquetWriter(sink, shard.job.schema(), compression="zstd")
-                rows = _write(writer, shard.job(batches, bad.append))
-                people = file.metadata.num_rows - len(bad)
-                first = str(bad[0]) if bad else ""
-                done = Done(shard.name, before, sha256_of(path), shard.made_from, people, rows, len(bad), first)
-                writer.add_key_value_metadata({ABOUT: json.dumps(asdict(done)).encode()})
-                writer.close()
-                _quarantine(output, shard, bad)
-    except pa.ArrowException as error:
-        raise DataError(f"{shard.name} cannot be read: {' '.join(str(error).split())[:300]}") from None
+    with open_people(source, shard.name) as (path, file):
+        batches = batches_of(file, ("uid", "user", *shard.job.lists), PEOPLE_A_BATCH)
+        with output.open_aside(shard.name, shard.lock) as sink:
+            writer = pq.ParquetWriter(sink, shard.job.schema(), compression="zstd")
+            rows = _write(writer, shard.job(batches, bad.append))
+            people = file.metadata.num_rows - len(bad)
+            first = str(bad[0]) if bad else ""
+            done = Done(shard.name, before, sha256_of(path), shard.made_from, people, rows, len(bad), first)
+            writer.add_key_value_metadata({ABOUT: json.dumps(asdict(done)).encode()})
+            writer.close()
+            _quarantine(output, shard, bad)
     return replace(done, seconds=round(time.monotonic() - start, 3))
+
+
+@contextlib.contextmanager
+def open_people(folder: Folder, name: str) -> Iterator[tuple[str, pq.ParquetFile]]:
+    """A file of people, of one row each: the path of its local copy, and its reader.
+
+    Raises:
+        DataError: naming the file, where Arrow fails within.
+    """
+    try:
+        with folder.local_copy(name) as path, pq.ParquetFile(path) as file:
+            yield path, file
+    except pa.ArrowException as error:
+        raise DataError(f"{name} cannot be read: {' '.join(str(error).split())[:300]}") from None
+
+
+def batches_of(file: pq.ParquetFile, wanted: Sequence[str], people: int) -> Iterator[pa.RecordBatch]:
+    """So many people of a file at a time, with those of the wanted columns that it has."""
+    return file.iter_batches(people, columns=[name for name in file.schema_arrow.names if name in wanted])
 
 
 def _write(writer: pq.ParquetWriter, batches: Iterable[pa.RecordBatch]) -> int:
