@@ -235,17 +235,10 @@ class STMoEBertSpread(nn.Module):
         self.unit = config.cell_km / config.trained_cell_km  # trained cells a cell
         self.radius = max(1, math.ceil(self.trained_radius / self.unit - 1e-9))
         self.height, self.width = config.grid_height, config.grid_width
-        self.log_kernel = nn.Parameter(torch.empty(len(self._rings()[0])))
-
-    def _rings(self) -> tuple[Tensor, Tensor]:
-        """Distances of the trained kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
-        own."""
-        step = torch.arange(-self.trained_radius, self.trained_radius + 1, device="cpu")
-        squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
-        return squared.float().sqrt(), ring
+        self.log_kernel = nn.Parameter(torch.empty(len(distances(self.trained_radius)[0])))
 
     def set_to_start(self) -> None:
-        distance, ring = self._rings()
+        distance, ring = distances(self.trained_radius)
         around = torch.exp(-distance[ring]).sum() - 1
         start = math.log(1 - SPREAD_STAYS) - around.log() - distance
         start[0] = math.log(SPREAD_STAYS)
@@ -253,15 +246,12 @@ class STMoEBertSpread(nn.Module):
 
     def kernel(self) -> Tensor:
         """[2R + 1, 2R + 1] logarithm of the share that each offset gets."""
-        log_kernel, (distance, ring) = self.log_kernel.float(), self._rings()
+        log_kernel = self.log_kernel.float()
         if self.unit == 1:
-            square = log_kernel[ring.to(log_kernel.device)]
+            square = log_kernel[distances(self.trained_radius)[1].to(log_kernel.device)]
         else:
-            step = torch.arange(-self.radius, self.radius + 1, device="cpu") * self.unit
-            asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
-            above = torch.searchsorted(distance, asked).clamp(min=1)
-            share = (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
-            above, share = above.to(log_kernel.device), share.to(log_kernel.device)
+            parts = between_distances(self.trained_radius, self.radius, self.unit)
+            above, share = (part.to(log_kernel.device) for part in parts)
             square = torch.lerp(log_kernel[above - 1], log_kernel[above], share)
         return square - torch.logsumexp(square.flatten(), dim=0)
 
@@ -320,9 +310,8 @@ class STMoEBertFar(nn.Module):
         """Ring [..., Q, T] around `from_cell` [..., T] that `to_cell` [..., Q] lies in; R for the very cell."""
         dx = to_cell[..., :, None] % self.width - from_cell[..., None, :] % self.width
         dy = to_cell[..., :, None] // self.width - from_cell[..., None, :] // self.width
-        squared = dx * dx + dy * dy
-        edges = torch.tensor([(km / self.cell_km) ** 2 + 1e-6 for km in RING_KM], device=dx.device)
-        return torch.where(squared == 0, len(RING_KM) + 1, torch.bucketize(squared.float(), edges))
+        table = ring_of_square(self.cell_km).to(dx.device)
+        return _look_up(table, (dx * dx + dy * dy).clamp(max=len(table) - 1))
 
     def cells_in_rings(self, cell: Tensor) -> Tensor:
         """How many cells [..., R] of the grid lie in each ring around `cell` [...]; the last ring is the rest."""
@@ -353,11 +342,42 @@ class STMoEBertFar(nn.Module):
         counts, rings = self.cells_in_rings(from_cell).float(), log_rings.exp()
         weight = weight / (rings @ (counts > 0).float().t()).clamp(min=1e-9)
         ring = self.ring(to_cell, from_cell)  # [K, P]
-        result = weight.new_zeros(len(weight), len(to_cell))
+        result = weight.new_zeros(weight.shape[0], to_cell.shape[0])
         for number in range(rings.shape[1]):
             in_ring = (ring == number) / counts[:, number].clamp(min=1)
-            result += rings[:, number, None] * (weight @ in_ring.t())
+            result = result + rings[:, number, None] * (weight @ in_ring.t())
         return result
+
+
+# Tables that depend on the configuration alone: made once a process, and constants of what is compiled or exported.
+
+
+@functools.cache
+def distances(radius: int) -> tuple[Tensor, Tensor]:
+    """Distances within a square kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
+    own."""
+    step = torch.arange(-radius, radius + 1, device="cpu")
+    squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
+    return squared.float().sqrt(), ring
+
+
+@functools.cache
+def between_distances(trained_radius: int, radius: int, unit: float) -> tuple[Tensor, Tensor]:
+    """For each offset [2R + 1, 2R + 1] of `unit` trained cells: the trained distance above it, and how near it is."""
+    distance, _ = distances(trained_radius)
+    step = torch.arange(-radius, radius + 1, device="cpu") * unit
+    asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
+    above = torch.searchsorted(distance, asked).clamp(min=1)
+    return above, (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
+
+
+@functools.cache
+def ring_of_square(cell_km: float) -> Tensor:
+    """The ring of a squared distance in cells; R for the very cell. All beyond the last entry are as that."""
+    edges = torch.tensor([(km / cell_km) ** 2 + 1e-6 for km in RING_KM], device="cpu")
+    table = torch.bucketize(torch.arange(int(edges[-1]) + 2, device="cpu").float(), edges)
+    table[0] = len(RING_KM) + 1
+    return table
 
 
 @functools.cache

@@ -177,7 +177,7 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         is_asked = inputs[..., CELL] == self.config.mask_id
         keys = (attention_mask != 0) & ~(alone[:, None] & is_asked)
         nothing = ~keys.any(1)
-        if not bool(nothing.any()):
+        if not torch.compiler.is_exporting() and not bool(nothing.any()):
             return keys.long()
         seen = keys[:, None, :] | (
             nothing[:, None, None] & torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
@@ -380,9 +380,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
     def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
         """The places [P] of a row's history, and their weights [Q, P]."""
         weight = asked.history[row].exp()  # [Q, T]
-        is_history = torch.isfinite(asked.history[row]).any(0)
-        places, index = asked.cell[row, is_history].unique(return_inverse=True)
-        of_places = weight.new_zeros(len(weight), len(places)).index_add(1, index, weight[:, is_history])
+        records = torch.isfinite(asked.history[row]).any(0).nonzero()[:, 0]
+        places, index = asked.cell[row, records].unique(return_inverse=True)
+        of_places = weight.new_zeros(weight.shape[0], places.shape[0]).index_add(1, index, weight[:, records])
         return places, of_places
 
     def _row_candidates(self, asked: AskedFor, row: int, num_candidates: int) -> Tensor:
@@ -411,7 +411,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             cells = torch.arange(num_cells, device=cells.device)
         best = cells[mass.topk(min(num_candidates, len(cells))).indices]
         if self.field is not None and len(places):
-            of_row = row_of_questions(asked, row, places, weight)
+            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
             best = torch.cat([best, self.field.likeliest(of_row, num_candidates // 2)])
         return torch.cat([best, places]).unique()
 
@@ -421,15 +421,16 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if self.cell_head is not None:
             others = self.cell_head(states).exp()[:, cells]
         else:
-            size = (len(states), len(cells))
+            size = (states.shape[0], cells.shape[0])
             others = states.new_full(size, 1 / self.config.num_cells, dtype=torch.float32)
         if asked.history is None:
             return others.log()
         places, weight = self._row_places(asked, row)
-        if self.field is not None and len(places):
-            of_row = row_of_questions(asked, row, places, weight)
+        has_history = torch.compiler.is_exporting() or len(places) > 0  # what is exported sees to it
+        if self.field is not None and has_history:
+            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
             return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
-        if self.far is not None and len(places):
+        if self.far is not None and has_history:
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)
         if self.spread is None:
             reach = (cells[:, None] == places).to(weight.dtype)  # [K, P]
