@@ -26,8 +26,8 @@ from stmoe_hf.report.flows import PAIR, flows
 from stmoe_hf.report.places import Places, as_places
 
 SIDES = (1, 2, 8)  # of the squares, in cells
-CELLS_A_SLOT = 400  # what is named of the probabilities of a slot
-SAMPLES = 96
+CELLS_A_SLOT = 150  # what is named of the probabilities of a slot
+SAMPLES = 24
 DAYS = 15
 
 

@@ -4,19 +4,22 @@
 
 HUMOB holds the files of B and D with all 75 days. The 15 days from the cut on of everybody are predicted from the days
 before it, told when each person will be observed (`seen`) and asked alone (`alone`). A network with a city field is
-asked twice: told what the other people at hand did before the cut, and told of nobody. Prints, for each kind of cell,
-its share of the records and the nats a record, and how many of the new cells are among the ten unvisited ones that the
-network holds for the most probable.
+asked twice: told what the other people at hand did before the cut, and told of nobody; one with a part for points of
+interest is asked with those of `--poi POI/POIdata_city{}.csv.gz` too, where {} stands for the city. Prints, for each
+kind of cell, its share of the records and the nats a record, and how many of the new cells are among the ten unvisited
+ones that the network holds for the most probable.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 import stmoe_hf
+from stmoe_hf.data.field import CityField
 from stmoe_hf.data.windows import PredictionWindows, WindowShape
 from stmoe_hf.model.processing_stmoe_bert import MobilityProcessor
 from stmoe_hf.model.records import CELL
@@ -33,6 +36,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["stmoe_hf/pretrained"], help="folders of models")
     parser.add_argument("--cities", nargs="+", default=["B", "D"])
     parser.add_argument("--cut_day", type=int, default=45, help="first day that is predicted (default 45)")
+    parser.add_argument("--poi", help="files of points of interest, with {} for the name of the city")
     args = parser.parse_args()
     for name in args.cities:
         city = stmoe_hf.open_city(name, args.data_dir)
@@ -42,13 +46,24 @@ def main() -> None:
         print("| --- " * (len(KINDS) + 4) + "|")
         for model in args.models:
             network = load_model(model, city.grid, city.calendar, "cpu")
-            for told in (True, False) if getattr(network.config, "city_field", False) else (False,):
-                windows = PredictionWindows(
-                    city, np.arange(len(city)), args.cut_day, WindowShape(15), processor, city_field=told
-                )
+            for told, windows in told_in_turn(city, network.config, args.poi, args.cut_day, processor):
                 for alone in (False, True):
-                    title = f"{model}, {'told of the others, ' if told else ''}{'alone' if alone else 'seen'}"
+                    title = f"{model}, {told}{'alone' if alone else 'seen'}"
                     print(line(title, *outcome(network, windows, alone)), flush=True)
+
+
+def told_in_turn(city, config, poi: str | None, cut_day: int, processor) -> Iterator[tuple[str, PredictionWindows]]:
+    """Each thing that a network can be told, in words, and the windows that tell it."""
+    how = np.arange(len(city)), cut_day, WindowShape(15), processor
+    if getattr(config, "city_field", False):
+        yield "told of the others, ", PredictionWindows(city, *how, city_field=True)
+    yield "", PredictionWindows(city, *how)
+    if poi is not None and getattr(config, "city_field_poi", False):
+        with_poi = city.with_poi(poi.format(city.name))
+        yield "told of the others and of points of interest, ", PredictionWindows(with_poi, *how, city_field=True)
+        windows = PredictionWindows(with_poi, *how, city_field=True)
+        windows.field = CityField(with_poi, city.calendar.first_day)  # of days before the first: of nobody
+        yield "told of points of interest, ", windows
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ GROUPS = {
     },
     "data": {
         "gps": "turn GPS points (csv, parquet, GeoLife) into the records of a city of any grid",
+        "poi": "count points of OpenStreetMap by cell of a city: the file that --poi takes",
         "partition": "turn records or points in any order into parquet by person, for --engine",
         "prepare": "read, check and store a city of any size, so that runs open it at once",
         "synthesize": "write a generated city of any size in the format of an edition",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..data.files import open_aside, refuse_unwritable
 from .forecast import add_source_arguments, source_of
-from .options import OWN_WEIGHTS, add_device, add_model
+from .options import OWN_WEIGHTS, add_device, add_model, add_poi
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--days", type=int, default=7, help="of each person's past, the last so many (default 7)")
     add_model(how, OWN_WEIGHTS, required=False)
+    add_poi(how)
     how.add_argument("--output", help="csv or csv.gz file to write with the table")
     how.add_argument(
         "--report", metavar="FILE", help="HTML file of maps and people (default report.html beside --output)"

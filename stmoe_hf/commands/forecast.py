@@ -13,7 +13,7 @@ from ..data.errors import DataError
 from ..data.files import refuse_unwritable
 from ..data.tables import TABLE_SUFFIXES, table_writer
 from ..model.decoders import DECODERS
-from .options import OWN_WEIGHTS, add_city_options, add_device, add_model
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, add_poi
 from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def source_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if given := [name for name in names if getattr(args, name) is not None]:
             raise DataError(f"--{given[0]} is said of points: give --points, or leave it out")
         names = ("city", "data_dir", "edition", "cache_dir")
-    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    names += ("poi",)  # which not every command has
+    values = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     return args.points or args.data_path, values
 
 
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, help=f"file to write: {', '.join(TABLE_SUFFIXES)}; of --input a folder or URL"
     )
     add_model(run_group, OWN_WEIGHTS, required=False)
+    add_poi(run_group)
     add_device(run_group, people=16)
     add_scale_arguments(parser)
 
@@ -94,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
         args.days, None, slots_of(args.slots), args.top_k, args.decoder, args.samples, args.batch_size
     )
     find_model(args.model)
-    if is_scaled(args, "points", "data_path", "city", "timezone", "times_in", "align", "cell_km", "slot_minutes"):
+    of_files = ("points", "data_path", "city", "poi", "timezone", "times_in", "align", "cell_km", "slot_minutes")
+    if is_scaled(args, *of_files):
         return _run_shards(args, settings)
     output = Path(args.output)
     refuse_unwritable(output, TABLE_SUFFIXES)

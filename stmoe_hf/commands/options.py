@@ -41,6 +41,13 @@ def add_device(parser: argparse._ActionsContainer, people: int = 8) -> None:
     parser.add_argument("--device", help="cpu, cuda, ...; unset: a GPU if there is one")
 
 
+def add_poi(parser: argparse._ActionsContainer) -> None:
+    """--poi"""
+    parser.add_argument(
+        "--poi", metavar="FILE", help="points of interest of the city, for a network that has a part for them"
+    )
+
+
 def open_chosen_city(args: argparse.Namespace) -> "City":
     """The city that the options of `add_city_options` say."""
     from ..data.city import open_city

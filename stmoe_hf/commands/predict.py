@@ -5,13 +5,14 @@ from pathlib import Path
 
 from ..data.files import open_aside, refuse_unwritable
 from ..model.decoders import DECODERS
-from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, city_of
+from .options import OWN_WEIGHTS, add_city_options, add_device, add_model, add_poi, city_of
 from .scaled import add_scale_arguments, is_scaled, of_every_job, run_scaled, where_and_when
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, OWN_WEIGHTS, required=False)
     add_city_options(parser)
+    add_poi(parser)
     parser.add_argument("--output", required=True, help="file to write, .csv or .csv.gz; of --input folder or URL")
     parser.add_argument("--plain", action="store_true", help="predict the unmasked users, from the cut day on, too")
     parser.add_argument("--cut_day", type=int, help="first day to predict of unmasked users; unset: the edition's")
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if is_scaled(args, "city", "data_dir", "data_path"):
+    if is_scaled(args, "city", "data_dir", "data_path", "poi"):
         return _run_shards(args)
     from ..prediction.predict_city import prepare_prediction  # heavy, and no part of the help
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     prediction = prepare_prediction(
         args.model,
         **city_of(args),
+        poi=args.poi,
         plain=args.plain,
         cut_day=args.cut_day,
         horizon_days=args.horizon_days,

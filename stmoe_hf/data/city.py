@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .description import DESCRIPTION, USERS, describe
 from .editions import Edition, find_file, get_edition
 from .errors import DataError
 from .geography import Place
+from .poi import PointsOfInterest, read_poi
 from .prepare import USERS_FILE, prepare
 from .readers import part_files
 
@@ -38,6 +40,7 @@ class City:
         name, edition, grid, calendar, source: what it is and from which files it was prepared.
         place: where it lies and when its first day was, if its `city.json` says so.
         users: columns uid, user: what people are called in the points that the city was made from, if it was.
+        poi: its points of interest, if a file of them was given (`with_poi`).
         dataset: `datasets.Dataset`, memory-mapped, one row a user: uid, and day, slot, cell as lists.
         uids, lengths, masked_counts: [users] uid, records and masked records of each user.
         first_days, last_days: [users] the days of each user's first and last record.
@@ -55,6 +58,7 @@ class City:
         users: pd.DataFrame | None = None,
     ):
         self.users = users
+        self.poi: PointsOfInterest | None = None
         self.name, self.edition, self.grid, self.calendar = name, edition, grid, calendar
         self.dataset, self.source, self.place = dataset, source, place
         table = dataset.data.table
@@ -156,6 +160,12 @@ class City:
         for number in np.unique(chunk):
             some = np.flatnonzero(chunk == number)
             yield some, stored[some] - self._starts[number], self._columns[column][number]
+
+    def with_poi(self, path: str | Path) -> City:
+        """The same city with the points of interest of a file; errors as of `read_poi`."""
+        other = copy.copy(self)
+        other.poi = read_poi(path, self.grid)
+        return other
 
     def select(self, rows: np.ndarray) -> City:
         """The city of these users only, without a copy of their records."""

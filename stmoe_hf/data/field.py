@@ -13,10 +13,12 @@ import numpy as np
 from ..model.records import FIELD_COUNTS
 from ..model.spacetime import KINDS_OF_HOUR, kind_of_hour
 from .city import City
+from .poi import PointsOfInterest
 from .splits import draw
 
 MOST_PEOPLE = 256  # whose records make up one person's field
 MOST_CELLS = 4096  # of a person's field
+MOST_POI_CELLS = 1024  # of a person's field that nobody was seen in and that have points of interest
 TOP_PLACES = 16  # of a person, by which the most relevant cells are chosen where there are more
 PEOPLE_A_STEP = 512  # counted together
 BLOCKS = (4, 16)  # sides of the blocks of cells, in cells
@@ -28,19 +30,25 @@ ALONE_SHARE = 0.1  # of training windows that are told of nobody
 COUNTS_SHARE = 0.2  # of training windows that are told how many people, and not whether these are like the person
 LEAST_SHARE = 0.2  # of the people that others are told of
 LIKENESS = slice(FIELD_COUNTS.index("by_people_of_same_cells"), None)  # what else is told of cells is mere numbers
-FIELD = 4  # tells these draws from others of the same epoch and window
+NO_POI_SHARE = 0.2  # of training windows that are told of no points of interest
+FIELD, POI = 4, 5  # tell these draws from others of the same epoch and window
 
 
 @dataclass(frozen=True)
 class PersonField:
-    """Cells [N], ascending, and what is counted of each, [N, F] in the order of `FIELD_COUNTS`."""
+    """Cells [N], ascending, and what is counted of each, [N, F] in the order of `FIELD_COUNTS`.
+
+    `poi` [N, P] are their points of interest, in the order of `POI_COUNTS`; None where none are given.
+    """
 
     cells: np.ndarray
     counts: np.ndarray
+    poi: np.ndarray | None = None
 
     def as_inputs(self) -> dict[str, np.ndarray]:
         """As a window holds it, under the names of the network's forward."""
-        return {"field_cells": self.cells, "field_counts": self.counts}
+        told = {"field_cells": self.cells, "field_counts": self.counts}
+        return told if self.poi is None else told | {"field_poi": self.poi}
 
 
 class CityField:
@@ -53,6 +61,7 @@ class CityField:
     """
 
     def __init__(self, city: City, until: np.ndarray | int):
+        self.poi = city.poi
         self.width, self.height, self.mask_id = city.grid.width, city.grid.height, city.grid.mask_id
         until = np.broadcast_to(until, len(city))
         parts = [
@@ -93,13 +102,16 @@ class CityField:
         across = -(-self.width // side)
         return cell // self.width // side * across + cell % self.width // side
 
-    def of_person(self, row: int, history: np.ndarray, keep: np.ndarray | None = None) -> PersonField:
-        """What the others say to a person.
+    def of_person(
+        self, row: int, history: np.ndarray, keep: np.ndarray | None = None, with_poi: bool = True
+    ) -> PersonField:
+        """What the others, and the points of interest of the city if it has any, say to a person.
 
         Args:
             row: of the person in the city, whose own records are left out.
             history: [T] the cells that the person is known to have been in.
             keep: [people] which of the others count; by default all.
+            with_poi: whether points of interest count.
         """
         places, visits = np.unique(history, return_counts=True)
         visits = np.log1p(visits).astype(np.float32)
@@ -111,9 +123,12 @@ class CityField:
         if len(others) > MOST_PEOPLE:
             others = np.sort(others[np.argpartition(-alike[others], MOST_PEOPLE)[:MOST_PEOPLE]])
         entries = np.concatenate([np.arange(0), *(np.arange(self.starts[i], self.starts[i + 1]) for i in others)])
-        if not len(entries) or not len(places):
-            return PersonField(np.zeros(0, np.int64), np.zeros((0, len(FIELD_COUNTS)), np.float32))
-        return self._counted(entries.astype(np.int64), places, visits, alike)
+        found = PersonField(np.zeros(0, np.int64), np.zeros((0, len(FIELD_COUNTS)), np.float32))
+        if len(entries) and len(places):
+            found = self._counted(entries.astype(np.int64), places, visits, alike)
+        if self.poi is None or not with_poi:
+            return found
+        return self._with_poi(found, self.poi, places, visits) if len(places) else found
 
     def _alike(self, places: np.ndarray, visits: np.ndarray) -> np.ndarray:
         """[people] how many blocks of the city they share with the person, rare ones more."""
@@ -154,6 +169,21 @@ class CityField:
             cells, counts = cells[most], counts[most]
         return PersonField(cells, counts)
 
+    def _with_poi(
+        self, found: PersonField, poi: PointsOfInterest, places: np.ndarray, visits: np.ndarray
+    ) -> PersonField:
+        """With the points of each cell, and cells of many points near the places that nobody was seen in."""
+        points = poi.in_cell
+        is_more = (points > 0) & ~np.isin(poi.cells, found.cells) & ~np.isin(poi.cells, places)
+        more, points = poi.cells[is_more], points[is_more]
+        if len(more) > MOST_POI_CELLS:
+            worth = np.log1p(points) * self._near(more, places, visits)
+            more = more[np.argpartition(-worth, MOST_POI_CELLS)[:MOST_POI_CELLS]]
+        cells = np.concatenate([found.cells, more])
+        counts = np.concatenate([found.counts, np.zeros((len(more), len(FIELD_COUNTS)), np.float32)])
+        order = np.argsort(cells)
+        return PersonField(cells[order], counts[order], poi.of(cells[order]))
+
     def _beside(self, cells: np.ndarray, dx: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
         """For each cell where its neighbour stands among the cells, and whether it does."""
         x = cells % self.width + dx
@@ -172,8 +202,8 @@ class CityField:
 class TrainingFields:
     """The fields of training windows: of each week of the city's days, from the records before it.
 
-    A share of the windows is told of nobody else and the others of a random part of the people, so that a network
-    learns cities of which little is known.
+    A share of the windows is told of nobody else and the others of a random part of the people, and a share of no
+    points of interest, so that a network learns cities of which little is known.
     """
 
     def __init__(self, city: City, until: np.ndarray):
@@ -190,7 +220,8 @@ class TrainingFields:
         if draw(*keys, FIELD) >= ALONE_SHARE:
             share = LEAST_SHARE + (1 - LEAST_SHARE) * float(draw(*keys, FIELD, 1))
         keep = draw(*keys, FIELD, 2 + np.arange(len(self.city))) < share
-        made = self._of_week[week].of_person(row, history, keep)
+        with_poi = self.city.poi is not None and float(draw(*keys, POI)) >= NO_POI_SHARE
+        made = self._of_week[week].of_person(row, history, keep, with_poi)
         if draw(*keys, FIELD, 0) < COUNTS_SHARE:
             made.counts[:, LIKENESS] = 0.0
         return made

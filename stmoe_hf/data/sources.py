@@ -39,11 +39,20 @@ def open_source(data: Any = None, **source: Any) -> Iterator[City]:
         data: a `City`; a table of records (uid, d, t, x, y) or of GPS points; a `GpsCity`; the path of a file or
             folder of records or of points; None for `city` and `data_dir`.
         source: of records `city`, `data_dir`, `edition` (humob2024 if not said), `cache_dir`, `grid` (of a table;
-            200 x 200 cells of 500 m if not said); of points `timezone` and the other arguments of `points_to_city`.
+            200 x 200 cells of 500 m if not said); of points `timezone` and the other arguments of `points_to_city`;
+            of both `poi`, a file of points of interest.
 
     Raises:
         DataError: with what is wrong, where, and what to do. FileNotFoundError.
     """
+    poi = source.pop("poi", None)
+    with _opened(data, source) as city:
+        yield city if poi is None else city.with_poi(poi)
+
+
+@contextlib.contextmanager
+def _opened(data: Any, source: dict[str, Any]) -> Iterator[City]:
+    """The city, without points of interest."""
     if isinstance(data, City):
         yield data
         return

@@ -111,6 +111,7 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
             from how new cells appeared in the history and, where it is given, from what is counted of a city's other
             people (`field_cells` and `field_counts` of the forward). Needs `history_far` and `history_spread`.
         city_field_size: inner width of that distribution.
+        city_field_poi: whether it also goes by points of interest, where they are given (`field_poi`).
         record_features: whether a record also carries what its cell is to the person (how often, when, how long ago it
             was visited), counted in the window's own history.
         cities: names of the cities that have a vector of their own in the embedding of a record, in the order of their
@@ -177,6 +178,7 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
     history_far: bool = False
     city_field: bool = False
     city_field_size: int = 12
+    city_field_poi: bool = False
     record_features: bool = False
     cities: list[str] | None = None
     cell_head: bool = True
@@ -236,6 +238,8 @@ class STMoEBertConfig(OnAGrid, PreTrainedConfig):
             )
         if self.city_field and not (self.history_far and self.history_spread):
             problems.append("city_field is for a network with history_far and history_spread")
+        if self.city_field_poi and not self.city_field:
+            problems.append("city_field_poi is for a network with city_field")
         problems += [
             f"{name} is {getattr(self, name)}; it must be a positive number"
             for name in ("cell_km", "trained_cell_km", "temperature")

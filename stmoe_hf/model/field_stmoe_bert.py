@@ -1,7 +1,8 @@
 """Cells that a person's history does not know: how likely they go to one, and to which.
 
 Shapes: Q asked-for records of a row, T records of a row, P places (distinct cells) of its history, N candidates for a
-new place, K cells that are asked about, F counts of a cell, H hidden.
+new place, K cells that are asked about, F counts of a cell (of people, and where there are any of points of interest
+behind them), H hidden.
 """
 
 import math
@@ -15,7 +16,7 @@ from transformers import initialization as init
 from .configuration_stmoe_bert import STMoEBertConfig
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
 from .outputs_stmoe_bert import AskedFor
-from .records import CELL, DAY, DAY_OFF, FIELD_COUNTS, SLOT
+from .records import CELL, DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
 from .spacetime import KINDS_OF_HOUR, kind_of_hour
 
 FIRST_DAYS = (7, 14)  # how many last days of a history are looked at for cells that were new then
@@ -44,8 +45,8 @@ class RowOfQuestions:
         places: [P] distinct cells of the history, in ascending order.
         place: [T] number of each known record's place.
         weight: [Q, P] of the places, summing to 1.
-        cells, counts: [N] cells that other people were seen in, the number of all cells behind them where a row of the
-            batch has fewer, and [N, F] what is known of them.
+        cells, counts: [N] cells that other people were seen in, or that have points of interest, ascending, the number
+            of all cells behind them where a row of the batch has fewer, and [N, F] what is known of them.
         scored: the candidates and their scores, once they are known.
     """
 
@@ -68,7 +69,7 @@ def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor, 
     """
     if row in asked.rows:
         return asked.rows[row]
-    is_history = torch.isfinite(asked.history[row]).any(0)
+    is_history = asked.is_history[row]
     inputs = asked.inputs[row]
     history = inputs[is_history.nonzero()[:, 0]]
     last = (is_history * torch.arange(inputs.shape[0], device=inputs.device)).argmax(keepdim=True)
@@ -76,6 +77,8 @@ def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor, 
     if asked.field_cells is not None:
         cells, counts = asked.field_cells[row], asked.field_counts[row].float()
         cells = torch.where(cells >= 0, cells, no_cell)
+        if asked.field_poi is not None:
+            counts = torch.cat([counts, asked.field_poi[row].float()], dim=1)
     asked.rows[row] = RowOfQuestions(
         history=history,
         last=inputs.index_select(0, last)[0],
@@ -115,6 +118,10 @@ class STMoEBertField(nn.Module):
         self.hidden = nn.Linear(CELL_FEATURES, config.city_field_size)
         self.of_cell = nn.Linear(config.city_field_size, config.city_field_size)
         self.of_question = nn.Linear(config.hidden_size, config.city_field_size)
+        # Without a bias: of cells without points of interest, and of cities without any, it says nothing.
+        self.poi = (
+            nn.Linear(len(POI_COUNTS), 1 + config.city_field_size, bias=False) if config.city_field_poi else None
+        )
 
     def set_to_start(self) -> None:
         init.zeros_(self.gate.weight)
@@ -128,6 +135,8 @@ class STMoEBertField(nn.Module):
         init.zeros_(self.linear.bias)
         init.zeros_(self.of_question.weight)
         init.zeros_(self.of_question.bias)
+        if self.poi is not None:
+            init.zeros_(self.poi.weight)
 
     def forward(self, row: RowOfQuestions, cells: Tensor, spread: STMoEBertSpread, far: STMoEBertFar) -> Tensor:
         """Probabilities [Q, K] of cells [K]."""
@@ -218,6 +227,7 @@ class STMoEBertField(nn.Module):
         cells = torch.cat([row.cells, around.flatten()])
         cells = torch.where(_stands(cells, row.places)[1], self.no_cell, cells)
         cells, index = F.pad(cells, (0, 1), value=self.no_cell).unique(return_inverse=True)
+        torch._check(cells.shape[0] >= 1)
         counts = row.counts.new_zeros(cells.shape[0], row.counts.shape[1])
         return cells, counts.index_put((index[: row.cells.shape[0]],), row.counts)
 
@@ -225,9 +235,14 @@ class STMoEBertField(nn.Module):
         """Candidates [N], their scores [N] that no question has a say in, and what questions weigh, [N, size]."""
         if row.scored is None:
             candidates, counts = self.candidates(row)
-            features = self.cell_features(row, candidates, counts).to(self.linear.weight.dtype)
-            scores = self.linear(features)[:, 0].masked_fill(candidates == self.no_cell, NO_CANDIDATE)
-            row.scored = candidates, scores, self.of_cell(F.gelu(self.hidden(features)))
+            people = counts[:, : len(FIELD_COUNTS)]
+            features = self.cell_features(row, candidates, people).to(self.linear.weight.dtype)
+            static, hidden = self.linear(features)[:, 0], self.hidden(features)
+            if self.poi is not None:
+                of_poi = self.poi(self.poi_features(counts).to(features.dtype))
+                static, hidden = static + of_poi[:, 0], hidden + of_poi[:, 1:]
+            static = static.masked_fill(candidates == self.no_cell, NO_CANDIDATE)
+            row.scored = candidates, static, self.of_cell(F.gelu(hidden))
         return row.scored
 
     def likeliest(self, row: RowOfQuestions, count: int) -> Tensor:
@@ -247,7 +262,14 @@ class STMoEBertField(nn.Module):
         """[N, CELL_FEATURES]: what is counted of each cell, and how it lies to the places of the history."""
         day, slot = row.history[:, DAY], row.history[:, SLOT]
         kind = kind_of_hour(slot, row.history[:, DAY_OFF], self.num_slots)
-        times = (kind == 0, (kind == 1) | (kind == 2), kind >= 3, ((day - row.last[DAY]) / RECENT_DAYS).exp(), kind >= 0)
+        recently = ((day - row.last[DAY]) / RECENT_DAYS).exp()
+        times = (
+            kind == 0,
+            (kind == 1) | (kind == 2),
+            kind >= 3,
+            ((day - row.last[DAY]) / RECENT_DAYS).exp(),
+            kind >= 0,
+        )
         own = counts.new_zeros(row.places.shape[0], OWN_TIMES)
         own = own.index_add(0, row.place, torch.stack([weight.to(own.dtype) for weight in times], dim=-1))
         home = row.places.index_select(0, (own[:, 0] + 1e-3 * own[:, -1]).argmax(keepdim=True))
@@ -269,6 +291,13 @@ class STMoEBertField(nn.Module):
             (touches > 0).to(own.dtype)[:, None],
         ]
         return FEATURE_SCALE * torch.cat(parts, dim=1)
+
+    def poi_features(self, counts: Tensor) -> Tensor:
+        """[N, P] of points of interest, 0 where there are none or none are given."""
+        points = counts[:, len(FIELD_COUNTS) :]
+        if not points.shape[1]:
+            points = counts.new_zeros(len(counts), len(POI_COUNTS))
+        return FEATURE_SCALE * points.log1p() / 2
 
     def _apart(self, cells: Tensor, places: Tensor) -> Tensor:
         """How many cells [N, P] lie between cells [N] and places [P]."""

@@ -4,7 +4,6 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
-import functools
 import math
 
 import torch
@@ -14,6 +13,8 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .configuration_stmoe_bert import STMoEBertConfig
+from .distances_stmoe_bert import RING_KM, between_distances, distances, quarter_disk, ring_of_square
+from .embeddings_stmoe_bert import find_places
 from .records import CELL, DAY, DAY_OFF, SLOT, WEEKDAY
 
 # Start of the history head: the time-kernel frequency. A record's weight falls by e every 1.5 slots and every 100
@@ -29,9 +30,7 @@ CLOCK_HARMONICS = (1, 2, 4)
 SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
 KINDS_OF_DAY = 5
 FARTHEST_DAYS = 1024  # days between two records beyond which they are all alike
-# Outer edges in kilometres of the rings around a record, what lies beyond is one ring more, and how likely each is at
-# the start: a new place is mostly near an old one.
-RING_KM = (0.75, 1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
+# How likely each ring of RING_KM, and what lies beyond, is at the start: a new place is mostly near an old one.
 RING_START = (0.3, 0.13, 0.12, 0.11, 0.11, 0.08, 0.06, 0.04, 0.03, 0.02)
 
 # Start of the spread of a record's weight to the cells around it: 0.8 stay, the rest falls by e a cell.
@@ -187,38 +186,63 @@ class STMoEBertHistoryHead(nn.Module):
         Returns:
             [B, Q, T] fp32; -inf at what is no history, and all over rows without history.
         """
-        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))[:, :, None, :]
-        h = inputs[:, None, :, :]
-        days = (q[..., DAY] - h[..., DAY]).abs()
-        apart = _circular_distance(q[..., SLOT] - h[..., SLOT], self.num_slots) / self.slots_per_trained_slot
-        same_kind = q[..., DAY_OFF] == h[..., DAY_OFF]
-        same_weekday = q[..., WEEKDAY] == h[..., WEEKDAY]
-        scores = (
-            -self.slot_decay.exp() * apart
-            - self.day_decay.exp() * days
-            + self.other_kind_of_day * ~same_kind
-            + self.same_weekday * same_weekday
-        )
-        if self.relation is not None:
-            # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
-            kind = torch.where(same_kind, 1 - q[..., DAY_OFF], 3 - q[..., DAY_OFF])
-            kind = torch.where(same_kind & same_weekday, 4, kind)
-            far = torch.arange(FARTHEST_DAYS, device=days.device).clamp(min=1).log2().mul(2).round().long()
-            bucket = far.clamp(max=self.num_day_buckets - 1)[days.clamp(max=FARTHEST_DAYS - 1)]
-            of_slots = self._trained_slot(q[..., SLOT]) * self.trained_num_slots + self._trained_slot(h[..., SLOT])
-            index = of_slots * self.num_day_buckets + bucket
-            # Flat, as a quantised layer takes rows; its weight has another dtype.
-            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
-            scores = scores + _look_up(table, index * KINDS_OF_DAY + kind)
-        if self.query is not None:
-            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
-            content = self.query(states) @ self.key(hidden).transpose(1, 2) / math.sqrt(self.key.out_features)
-            scores = scores + content + self.key_bias(hidden).transpose(1, 2)
+        if not asked.numel():
+            return hidden.new_empty(*asked.shape, inputs.shape[1], dtype=torch.float32)
+        q = inputs.gather(1, asked[..., None].expand(-1, -1, inputs.shape[-1]))
         is_history = (attention_mask != 0) & (inputs[..., CELL] != self.mask_id)
         has_history = is_history.any(-1)[:, None, None]
+        scores, kind = self._of_days(q, inputs)
+        if self.key_bias is not None:
+            scores = scores + self.key_bias(hidden).transpose(1, 2)
         # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
         scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
+        which, _ = self._days(q)
+        scores = _rows(scores, which) + self._of_slots(q, inputs)
+        if self.relation is not None:
+            # Flat, as a quantised layer takes rows; its weight has another dtype.
+            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
+            of_slot = self._trained_slot(q[..., SLOT]) * (len(table) // self.trained_num_slots)
+            scores = scores.add_(_look_up(table, _rows(kind, which).add_(of_slot[..., None].to(kind.dtype))))
+        if self.query is not None:
+            states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
+            queries = self.query(states) / math.sqrt(self.key.out_features)
+            scores = scores.add_(queries @ self.key(hidden).transpose(1, 2))
         return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
+
+    def _days(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Of asked-for records [B, Q, 6]: [B, Q] which of the row's asked-for days each is of, [B, D] these days.
+
+        A day is told by its number, whether it is off, and its weekday, in one number.
+        """
+        day = (asked[..., DAY] * 2 + asked[..., DAY_OFF]) * 7 + asked[..., WEEKDAY]
+        return find_places(day, torch.ones_like(day, dtype=torch.bool))
+
+    def _of_days(self, asked: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Asked-for records [B, Q, 6], all records [B, T, 6] -> what their days say, alike for all slots of a day.
+
+        Returns:
+            [B, D, T] scores, and [B, D, T] where the relation's table tells of the record's slot and both days, in
+            its part for one asked-for slot.
+        """
+        _, day = self._days(asked)
+        day, h = day[:, :, None], inputs[:, None, :, :]
+        day_off, weekday = day // 7 % 2, day % 7
+        apart = (day // 14 - h[..., DAY]).abs()
+        same_kind, same_weekday = day_off == h[..., DAY_OFF], weekday == h[..., WEEKDAY]
+        scores = -self.day_decay.exp() * apart + self.other_kind_of_day * ~same_kind + self.same_weekday * same_weekday
+        # 0 both off, 1 both working, 2 off asked for, 3 working asked for, 4 the same weekday and kind
+        kind = torch.where(same_kind, 1 - day_off, 3 - day_off)
+        kind = torch.where(same_kind & same_weekday, 4, kind)
+        far = torch.arange(FARTHEST_DAYS, device=apart.device).clamp(min=1).log2().mul(2).round().long()
+        bucket = far.clamp(max=self.num_day_buckets - 1)[apart.clamp(max=FARTHEST_DAYS - 1)]
+        of_slot = self._trained_slot(h[..., SLOT])
+        return scores, ((of_slot * self.num_day_buckets + bucket) * KINDS_OF_DAY + kind).to(torch.int32)
+
+    def _of_slots(self, asked: Tensor, inputs: Tensor) -> Tensor:
+        """The same records -> scores [B, Q, T] of how near their slots are."""
+        slots = torch.arange(self.num_slots, device=inputs.device)
+        apart = _circular_distance(slots[:, None] - inputs[:, None, :, SLOT], self.num_slots)  # [B, slots, T]
+        return _rows(-self.slot_decay.exp() * apart / self.slots_per_trained_slot, asked[..., SLOT])
 
 
 class STMoEBertSpread(nn.Module):
@@ -349,48 +373,14 @@ class STMoEBertFar(nn.Module):
         return result
 
 
-# Tables that depend on the configuration alone: made once a process, and constants of what is compiled or exported.
-
-
-@functools.cache
-def distances(radius: int) -> tuple[Tensor, Tensor]:
-    """Distances within a square kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
-    own."""
-    step = torch.arange(-radius, radius + 1, device="cpu")
-    squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
-    return squared.float().sqrt(), ring
-
-
-@functools.cache
-def between_distances(trained_radius: int, radius: int, unit: float) -> tuple[Tensor, Tensor]:
-    """For each offset [2R + 1, 2R + 1] of `unit` trained cells: the trained distance above it, and how near it is."""
-    distance, _ = distances(trained_radius)
-    step = torch.arange(-radius, radius + 1, device="cpu") * unit
-    asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
-    above = torch.searchsorted(distance, asked).clamp(min=1)
-    return above, (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
-
-
-@functools.cache
-def ring_of_square(cell_km: float) -> Tensor:
-    """The ring of a squared distance in cells; R for the very cell. All beyond the last entry are as that."""
-    edges = torch.tensor([(km / cell_km) ** 2 + 1e-6 for km in RING_KM], device="cpu")
-    table = torch.bucketize(torch.arange(int(edges[-1]) + 2, device="cpu").float(), edges)
-    table[0] = len(RING_KM) + 1
-    return table
-
-
-@functools.cache
-def quarter_disk(squared_radius: float) -> Tensor:
-    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b, i^2 + j^2 <= r^2 there are: [r + 1, r + 1] by a and b."""
-    radius = math.isqrt(int(squared_radius))
-    i = torch.arange(radius + 1, device="cpu")
-    inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared_radius) & (i[:, None] >= 1)
-    return inside.long().cumsum(0).cumsum(1)
-
-
 class STMoEBertGate(nn.Linear):
     """How much of the probability comes from the history rather than from all cells; a class for its start."""
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows [B, Q, T] of values [B, D, T], by their numbers [B, Q]."""
+    first = torch.arange(len(values), device=index.device)[:, None] * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
 
 
 def _look_up(table: Tensor, index: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ from .outputs_stmoe_bert import AskedFor, STMoEBertOutput
 from .records import CELL, INPUT_COLUMNS, NO_LABEL
 
 LEAST = 1e-30  # probability, so that its logarithm is finite
+UNSEEN = -1e30  # of attention; finite in bf16 too, so that who sees nobody has no nan
 
 
 class STMoEBertPreTrainedModel(PreTrainedModel):
@@ -166,6 +167,7 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
         keys = (
             attention_mask if alone is None else self._keys_of_the_alone(inputs, attention_mask, alone, hidden.dtype)
         )
+        keys = self._as_numbers_to_add(keys, hidden)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=keys)
         return MoEModelOutput(last_hidden_state=self.encoder(hidden, attention_mask=mask, **kwargs).last_hidden_state)
 
@@ -183,6 +185,21 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
             nothing[:, None, None] & torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
         )
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+    def _as_numbers_to_add(self, keys: Tensor | None, hidden: Tensor) -> Tensor | None:
+        """The keys [B, T] that records may see as a view [B, 1, T, T] of [B, T] numbers, for the attention of a CPU.
+
+        Of true and false torch would make T times as many numbers, which take as long as the attention itself.
+        """
+        is_sdpa = self.config._attn_implementation == "sdpa" and hidden.device.type == "cpu"
+        if keys is None or keys.dim() != 2 or not is_sdpa:
+            return keys
+        if torch.compiler.is_compiling() or bool((keys != 0).all()):
+            return keys
+        numbers = torch.zeros(keys.shape, dtype=hidden.dtype).masked_fill(
+            keys == 0, max(UNSEEN, torch.finfo(hidden.dtype).min)
+        )
+        return numbers[:, None, None, :].expand(-1, -1, keys.shape[1], -1)
 
 
 class STMoEBertForMobility(STMoEBertPreTrainedModel):
@@ -235,6 +252,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         asked_alone: Tensor | bool | None = None,
         field_cells: Tensor | None = None,
         field_counts: Tensor | None = None,
+        field_poi: Tensor | None = None,
         **kwargs,
     ) -> STMoEBertOutput:
         """Predict the cells of the asked-for records, or the loss at the labelled ones.
@@ -254,6 +272,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             field_cells: [B, N] cells that other people of the city were seen in, ascending, -1 behind the last; for a
                 network with `city_field`. Without them it knows the person alone.
             field_counts: [B, N, F] what is counted of each, in the order of `FIELD_COUNTS`.
+            field_poi: [B, N, P] their points of interest, in the order of `POI_COUNTS`; heeded with `city_field_poi`.
             city: among the other keywords, which go to the encoder.
         """
         keep_router = self.config.output_router_logits if output_router_logits is None else output_router_logits
@@ -277,11 +296,12 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         asked.alone = self._rows_asked_alone(asked_alone, inputs, inputs_embeds)
         if self.history_head is not None and inputs is not None:
             asked.cell = inputs[..., CELL].clamp(max=self.config.num_cells - 1)
-            asked.history = self.history_head(inputs, hidden, position, attention_mask)
-            asked.to_history, asked.to_others = self._log_gate(asked.states, asked.history)
             asked.inputs, asked.position = inputs, position
+            asked.is_history = (attention_mask != 0) & (inputs[..., CELL] != self.config.mask_id)
+            asked.history = self.history_head(inputs, hidden, position, attention_mask)
+            asked.to_history, asked.to_others = self._log_gate(asked.states, asked.is_history)
             if self.field is not None and field_cells is not None:
-                asked.field_cells, asked.field_counts = field_cells, field_counts
+                asked.field_cells, asked.field_counts, asked.field_poi = field_cells, field_counts, field_poi
 
         loss = logits = candidates = log_probability = aux_loss = expert_load = None
         if labels is not None:
@@ -321,9 +341,9 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             return (inputs[..., CELL] == self.config.mask_id) & (attention_mask != 0)
         return attention_mask != 0 if labels is None else labels != NO_LABEL
 
-    def _log_gate(self, states: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_gate(self, states: Tensor, is_history: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights [B, Q] of the history and of the others; a row without history leaves all to the latter."""
-        has_history = torch.isfinite(history).any(-1)
+        has_history = is_history.any(-1, keepdim=True).expand(states.shape[:2])
         if self.gate is None:
             nothing = torch.zeros_like(has_history, dtype=torch.float32)
             return nothing.masked_fill(~has_history, -math.inf), nothing.masked_fill(has_history, -math.inf)
@@ -378,12 +398,14 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         return logits, candidates
 
     def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
-        """The places [P] of a row's history, and their weights [Q, P]."""
-        weight = asked.history[row].exp()  # [Q, T]
-        records = torch.isfinite(asked.history[row]).any(0).nonzero()[:, 0]
-        places, index = asked.cell[row, records].unique(return_inverse=True)
-        of_places = weight.new_zeros(weight.shape[0], places.shape[0]).index_add(1, index, weight[:, records])
-        return places, of_places
+        """The places [P] of a row's history, and their weights [Q, P], made once."""
+        if row not in asked.places:
+            records = asked.is_history[row].nonzero()[:, 0]
+            places, index = asked.cell[row, records].unique(return_inverse=True)
+            weight = asked.history[row][:, records].exp().t()  # [records of the history, Q]
+            of_places = weight.new_zeros(places.shape[0], weight.shape[1]).index_add(0, index, weight).t()
+            asked.places[row] = places, of_places
+        return asked.places[row]
 
     def _row_candidates(self, asked: AskedFor, row: int, num_candidates: int) -> Tensor:
         """Candidate cells [K] of a row in ascending order: the most probable ones, and all of the history's."""
@@ -396,8 +418,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             of_place = (asked.to_history[row].exp() * exists) @ weight
             if asked.alone is not None and asked.alone[row]:
                 # What is asked has no say in what is answered: the candidates go by the visits of the history.
-                is_history = torch.isfinite(asked.history[row]).any(0)
-                of_place = (asked.cell[row, is_history] == places[:, None]).sum(1).to(of_place.dtype)
+                visited = torch.searchsorted(places, asked.cell[row, asked.is_history[row]])
+                of_place = torch.bincount(visited, minlength=len(places)).to(of_place.dtype)
             if len(places):
                 cells, mass = places, of_place
             if self.spread is not None and len(places):

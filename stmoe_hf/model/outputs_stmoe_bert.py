@@ -52,7 +52,10 @@ class AskedFor:
         inputs: [B, T, 6], as in the forward; None without them.
         position: [B, Q] of the asked-for records among them.
         rows: what the field made of each row so far.
+        places: of each row so far, the places of its history and their weights.
+        is_history: [B, T] which records' cells are known; None without inputs or a history head.
         field_cells, field_counts: [B, N] and [B, N, F], as in the forward; None without other people.
+        field_poi: [B, N, P], as in the forward; None without points of interest.
         cell: [B, T] cells of all records, at what is no history any cell of the grid.
         history: [B, Q, T] log-weights of the history's records, -inf elsewhere; None without a history head.
         to_history, to_others: [B, Q] log-weights of the history and of what is not history; None likewise.
@@ -65,7 +68,10 @@ class AskedFor:
     position: Tensor | None = None
     field_cells: Tensor | None = None
     field_counts: Tensor | None = None
+    field_poi: Tensor | None = None
     rows: dict[int, Any] = field(default_factory=dict)
+    places: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    is_history: Tensor | None = None
     cell: Tensor | None = None
     history: Tensor | None = None
     to_history: Tensor | None = None

@@ -9,7 +9,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .configuration_stmoe_bert import STMoEBertConfig
-from .records import FIELD_COUNTS, INPUT_COLUMNS, NO_LABEL, find_masked
+from .records import FIELD_COUNTS, INPUT_COLUMNS, NO_LABEL, POI_COUNTS, find_masked
 from .spacetime import Calendar, Grid
 from .tables import record_columns, shown, to_table, whole
 
@@ -129,11 +129,13 @@ class MobilityProcessor(ProcessorMixin):
 
         Args:
             windows: each with `inputs` [T, 6], `labels` [T] or none, `city`, the number of its city, or none, and
-                `field_cells` [N] and `field_counts` [N, F], what other people are counted in, or none.
+                `field_cells` [N] and `field_counts` [N, F], what other people are counted in, or none;
+                with them `field_poi` [N, P], what points of interest are there, or none.
 
         Returns:
             `inputs` [B, T, 6], `attention_mask` [B, T], and `labels` [B, T], `city` [B], `field_cells` [B, N] and
-            `field_counts` [B, N, F] if the windows have them. No windows give an empty batch, which the network takes.
+            `field_counts` [B, N, F] if the windows have them, `field_poi` [B, N, P] if one has it. No windows give an
+            empty batch, which the network takes.
         """
         rows, width = len(windows), max((len(window["inputs"]) for window in windows), default=0)
         inputs = np.zeros((rows, width, len(INPUT_COLUMNS)), np.int64)
@@ -337,14 +339,17 @@ def _is_list_of_records(person: Any) -> bool:
 
 
 def _pad_field(windows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """`field_cells` [B, N], -1 behind the last of a window, and `field_counts` [B, N, F]."""
+    """`field_cells` [B, N], -1 behind the last of a window, `field_counts` [B, N, F], `field_poi` if one has it."""
     width = max(len(window["field_cells"]) for window in windows)
     cells = np.full((len(windows), width), -1, np.int64)
     counts = np.zeros((len(windows), width, len(FIELD_COUNTS)), np.float32)
+    poi = np.zeros((len(windows), width, len(POI_COUNTS)), np.float32)
     for row, window in enumerate(windows):
         number = len(window["field_cells"])
         cells[row, :number], counts[row, :number] = window["field_cells"], window["field_counts"]
-    return {"field_cells": torch.from_numpy(cells), "field_counts": torch.from_numpy(counts)}
+        poi[row, :number] = window.get("field_poi", 0.0)
+    told = {"field_cells": torch.from_numpy(cells), "field_counts": torch.from_numpy(counts)}
+    return told | {"field_poi": torch.from_numpy(poi)} if any("field_poi" in window for window in windows) else told
 
 
 # A saved folder carries this code, so that it also loads, with trust_remote_code, where this package is not installed.

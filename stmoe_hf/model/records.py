@@ -18,6 +18,13 @@ FIELD_COUNTS = (
     *("people", "at_night", "mornings", "days", "evenings", "days_off", "people_around", "people_block_4"),
     *("people_block_16", "by_people_of_same_cells", "by_people_of_same_blocks"),
 )
+# What is counted of the points of interest of a cell, in order: those of each group (`data/poi.py` tells which), and
+# all in the nine cells in and around it.
+POI_GROUPS = (
+    *("food", "shopping", "leisure", "hotel", "transport", "health", "school", "office", "industry", "service"),
+    "public",
+)
+POI_COUNTS = (*POI_GROUPS, "around")
 
 MASKED = 999  # x and y of a record whose cell is asked for
 NO_LABEL = -100  # label of a record that asks for nothing, as everywhere in torch

@@ -38,6 +38,7 @@ from ..model.records import CELL, DAY, DAY_OFF, SLOT
 from ..model.spacetime import Grid
 from .day_scores import FARTHEST, LENGTHS_A_CELL, STEPS_A_CELL
 from .day_search import decode_day
+from .new_cells import go_to_new_cells
 
 DRAWS = 96  # a multiple of RACE
 THEME_GAIN = 300.0
@@ -101,8 +102,9 @@ def draw_days(
     """Joint samples of the asked-for records: `samples` (S) trajectories of each day.
 
     The records of one day in one sample belong together; sample s of one day and sample s of another are drawn
-    independently. `DRAWS` samples are those that `decode_days` decides by. The samples of a day are stratified by its
-    themes, so all of them together stand for the distribution, and a few of them do not.
+    independently. They are the days of the past that `decode_days` decides by, and go to new cells among the
+    candidates besides (`new_cells`). The samples of a day are stratified by its themes, so all of them together stand
+    for the distribution, and a few of them do not.
 
     Args:
         probabilities, candidates, history, inputs, exists, grid: as in `decode_days`.
@@ -114,15 +116,17 @@ def draw_days(
     """
     drawn = candidates.new_full((len(inputs), samples, exists.shape[1]), _NO_CELL)
     for person in _people(history, inputs, exists, grid):
+        cells = candidates[person.row].cpu().numpy()
+        chances = probabilities[person.row, : len(person.asked_day)].float().cpu().numpy()
         if not len(person.record_day):
-            known = (candidates[person.row] >= 0).cpu().numpy()
-            cells = candidates[person.row].cpu().numpy()[known]
-            weights = probabilities[person.row, : len(person.asked_day)].float().cpu().numpy()[:, known]
+            cells, chances = cells[cells >= 0], chances[:, cells >= 0]
             nothing = np.zeros(len(cells), np.int64)
-            person = replace(person, weights=weights, record_day=nothing, record_cell=cells)
-        for _, slots in person.days():
-            cells = person.record_cell[person.draw(slots, samples)]
-            drawn[person.row][:, slots] = drawn.new_tensor(cells)
+            person = replace(person, weights=chances, record_day=nothing, record_cell=cells)
+        is_new = (cells >= 0) & ~np.isin(cells, person.record_cell)
+        for day, slots in person.days():
+            of_day = person.record_cell[person.draw(slots, samples)]
+            of_day = go_to_new_cells(of_day, chances[np.ix_(slots, is_new)], cells[is_new], day)
+            drawn[person.row][:, slots] = drawn.new_tensor(of_day)
     return drawn
 
 

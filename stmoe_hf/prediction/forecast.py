@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from ..data.city import City
 from ..data.field import CityField
 from ..data.geography import Place
+from ..data.poi import refuse_unused_poi
 from ..data.sources import open_source
 from ..model.decoders import DECODERS
 from ..model.decoding import expected_values, temper
@@ -35,6 +36,7 @@ FEW_DAYS = 7  # of history, below which a forecast is little more than a guess
 PEOPLE_A_CHUNK = 256  # sorted by length together, so that batches hold little padding
 NUMBERS_A_BATCH = 6_000_000  # of pairs (asked-for record, record of the history)
 NUM_CANDIDATES = 32
+SAMPLED_CANDIDATES = 512  # of drawn days, which go to new cells as often as the candidates allow
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Forecaster:
         calendar: of the city, long enough for all days that are asked for.
         settings: what is to be said.
         until: [people] the first day that is no history any more; by default all records are history.
-        told_of_others: whether a network with a city field is told of the city's other people.
+        told_of_others: whether a network with a city field is told of the city's other people and points of interest.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Forecaster:
         until: np.ndarray | None = None,
         told_of_others: bool = True,
     ):
+        refuse_unused_poi(city.poi, model.config)
         self.model, self.city, self.settings, self.until = model.eval(), city, settings, until
         self.processor = MobilityProcessor.for_data(city.grid, calendar)
         self.calendar = calendar
@@ -189,7 +192,8 @@ class Forecaster:
         # No weight depends on the length, and batches are cut to what memory holds: a long history is no mistake.
         config: Any = self.model.config
         config.max_seq_length = max(config.max_seq_length, batch["inputs"].shape[1])
-        output = self.model(**batch, asked_alone=True, num_candidates=max(NUM_CANDIDATES, self.settings.top_k))
+        candidates = SAMPLED_CANDIDATES if self.settings.samples else max(NUM_CANDIDATES, self.settings.top_k)
+        output = self.model(**batch, asked_alone=True, num_candidates=min(candidates, self.city.grid.num_cells))
         refuse_broken(output.logits, [int(self.city.uids[question.row]) for question in questions])
         counts = torch.tensor([len(self._all_asked(question)[0]) for question in questions])
         exists = torch.arange(output.logits.shape[1]) < counts[:, None]
@@ -286,7 +290,7 @@ def forecast(
         batch_size: most people at a time.
         next: tell where each person is in the slot after their last record, by what followed it before: `top_k`
             ranked places, of those that the person or others were seen in.
-        source: how to read the data, as of `stmoe_hf.data.sources.open_source` (timezone, edition, grid, ...).
+        source: how to read the data, as of `stmoe_hf.data.sources.open_source` (timezone, edition, grid, poi, ...).
 
     Returns:
         Columns uid (and `user`, where people have names), d, t, rank (from 1), x, y, probability, and where the place
@@ -297,7 +301,7 @@ def forecast(
     """
     settings = ForecastSettings(days, None, slots, top_k, decoder, samples, batch_size)
     if next:
-        if samples or decoder or slots is not None or from_date is not None or model is not None:
+        if samples or decoder or slots is not None or from_date is not None or model is not None or "poi" in source:
             raise ValueError("next=True ranks places of one slot by weights of its own: say top_k and the data alone")
         from .forecast_next import next_of_city  # which gives the tables of this module
 

@@ -15,6 +15,8 @@ from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.spacetime import Grid
 from .day_decoding import decode_days
 
+OF_ROWS = ("city", "field_cells", "field_counts", "field_poi")  # of a batch, beside its records
+
 
 @dataclass(frozen=True)
 class PredictionSettings:
@@ -46,7 +48,7 @@ def predict_cells(
     Args:
         model: `STMoEBertForMobility` or another model with its inputs, wrapped or not.
         batch: `inputs` [B, T, 6], `attention_mask` [B, T], `labels` [B, T], and `city`,
-            `field_cells` and `field_counts` or none.
+            `field_cells`, `field_counts`, `field_poi` or none.
         grid: where the cells lie.
         settings: how cells are chosen.
 
@@ -69,7 +71,7 @@ def predict_cells(
         rows = torch.nonzero(counts > first)[:, 0]
         in_block = asked[rows] & (rank[rows] >= first) & (rank[rows] < first + block)
         part = _cut(inputs[rows], labels[rows], in_block, settings.input_seq_length, grid.pad_id)
-        part |= {name: batch[name][rows] for name in ("city", "field_cells", "field_counts") if name in batch}
+        part |= {name: batch[name][rows] for name in OF_ROWS if name in batch}
         if settings.asked_alone:
             part["asked_alone"] = torch.ones(len(rows), dtype=torch.bool, device=inputs.device)
         output = model(**part, num_candidates=settings.num_candidates)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.city import City, city_id, open_city
 from ..data.errors import DataError
+from ..data.poi import refuse_unused_poi
 from ..data.splits import refuse_cut_day
 from ..data.windows import PredictionWindows, WindowShape
 from ..model.decoding import BALANCED_DISTANCE_WEIGHT
@@ -65,7 +66,7 @@ def predict(model: str | Path | None = None, *, progress: bool = False, **option
     Args:
         model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         progress: show bars.
-        options: `city`, `data_dir`, `data_path`, `edition`, `cache_dir`, `plain`, `cut_day`, `horizon_days`,
+        options: `city`, `data_dir`, `data_path`, `edition`, `cache_dir`, `poi`, `plain`, `cut_day`, `horizon_days`,
             `decoder`, `distance_weight`, `input_seq_length`, `predict_seq_length`, `batch_size`, `device`: as of
             `prepare_prediction`.
 
@@ -87,6 +88,7 @@ def prepare_prediction(
     data_path: str | Path | None = None,
     edition: str | None = None,
     cache_dir: str | Path | None = None,
+    poi: str | Path | None = None,
     plain: bool = False,
     cut_day: int | None = None,
     horizon_days: int = 15,
@@ -103,6 +105,7 @@ def prepare_prediction(
     Args:
         model: folder of a run, or a name of the Hub; by default the weights that come with the package.
         city, data_dir, data_path, edition, cache_dir: which city, as of `open_city` (`data_path` is its `path`).
+        poi: file of the city's points of interest, for a network that has a part for them.
         plain: predict the unmasked users too, from the cut day on; if nobody is masked they are predicted anyway.
         cut_day, horizon_days: first day and number of days to predict of unmasked users; by default the edition's cut.
         decoder, distance_weight, input_seq_length, predict_seq_length: as in the run, if not said.
@@ -119,6 +122,7 @@ def prepare_prediction(
         predict_seq_length=predict_seq_length,
     )
     config: Any = load_config(model)
+    refuse_unused_poi(poi, config)
 
     def check(grid: Grid, calendar: Calendar) -> None:
         config.for_data(grid, calendar)
@@ -128,6 +132,8 @@ def prepare_prediction(
     opened = open_city(
         city, data_dir, path=data_path, edition=edition, cache_dir=cache_dir, progress=progress, check=check
     )
+    if poi is not None:
+        opened = opened.with_poi(poi)
     # Of the city, not of the model: the days of an edition are not those of another.
     processor = MobilityProcessor.for_data(opened.grid, opened.calendar)
     network = load_model(model, opened.grid, opened.calendar, device)

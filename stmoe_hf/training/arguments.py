@@ -1,6 +1,7 @@
 """The arguments of a training run: dataclasses whose fields are the options of the command line."""
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -105,6 +106,9 @@ class ModelArguments:
         default=None, metadata={"help": "Cells that a person was never in: a gate and a distribution of their own."}
     )
     city_field_size: int | None = field(default=None, metadata={"help": "Inner width of that distribution."})
+    city_field_poi: bool | None = field(
+        default=None, metadata={"help": "It also goes by points of interest, where --poi gives them."}
+    )
     record_features: bool | None = field(
         default=None, metadata={"help": "Tell of each record what its cell is to the person."}
     )
@@ -164,6 +168,9 @@ class DataArguments:
         default=None, metadata={"help": "humob2023, humob2024 or humob2025; unset: told from the file's name."}
     )
     cache_dir: str | None = field(default=None, metadata={"help": "Where prepared cities are kept."})
+    poi: str | None = field(
+        default=None, metadata={"help": "Points of interest of the city (x, y, category, POI_count), csv or parquet."}
+    )
     cut_day: int | None = field(default=None, metadata={"help": "First day of the horizon; unset: the edition's."})
     horizon_days: int = field(default=15, metadata={"help": "Days to predict."})
     test_fraction: float = field(
@@ -238,7 +245,7 @@ class RunArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, their share of all steps."})
     weight_decay: float = field(default=0.001, metadata={"help": "Of matrices; none on biases and norms."})
     bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it."}
+        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said."}
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps or epoch."})
@@ -282,6 +289,11 @@ class RunArguments(TrainingArguments):
         has_gpu = not self.use_cpu and torch.cuda.is_available()
         if self.bf16 is None:
             self.bf16 = has_gpu and torch.cuda.is_bf16_supported()
+        elif self.bf16:
+            on_cpu = self.use_cpu or not torch.accelerator.is_available()
+            if (on_cpu and not cpu_has_bf16()) or (has_gpu and not torch.cuda.is_bf16_supported()):
+                raise ValueError("bf16: this machine has no GPU or CPU that computes in it; leave it out or say false")
+            self.use_cpu = on_cpu  # which transformers wants said
         self.dataloader_pin_memory = self.dataloader_pin_memory and has_gpu
         if self.validation_users <= 0 or self.eval_strategy == "no":
             self.keep_last_checkpoint()
@@ -304,6 +316,12 @@ class RunArguments(TrainingArguments):
         return PredictionSettings(
             self.decoder, self.distance_weight, self.num_candidates, data.input_seq_length, data.predict_seq_length
         )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in bf16: an x86 with AVX512-bf16 or AMX; of other kinds it is taken to be so."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not is_x86 or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 ARGUMENTS = (ModelArguments, DataArguments, RunArguments)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.city import City, city_id, open_city
+from ..data.poi import refuse_unused_poi
 from ..data.splits import Split, draw, refuse_cut_day, split_users
 from ..data.windows import JointWindows, PredictionWindows, TrainingWindows, WindowShape
 from ..model.processing_stmoe_bert import MobilityProcessor
@@ -92,6 +93,9 @@ def _open_cities(
         if data_args.cut_day is not None:
             refuse_cut_day(data_args.cut_day, calendar)
 
+    refuse_unused_poi(data_args.poi, config)
+    if data_args.poi is None and args.trains and getattr(config, "city_field_poi", False):
+        logger.warning("the network has a part for points of interest, which learns nothing here: no --poi is given")
     with args.main_process_first(desc="preparing the city"):
         city = open_city(
             data_args.city,
@@ -102,6 +106,8 @@ def _open_cities(
             progress=not args.disable_tqdm,
             check=check,
         )
+        if data_args.poi is not None:
+            city = city.with_poi(data_args.poi)
         others = _other_cities(city, data_args)
     if data_args.max_users is not None:
         city, *others = [part.select(np.arange(min(data_args.max_users, len(part)))) for part in (city, *others)]

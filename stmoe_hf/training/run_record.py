@@ -22,7 +22,7 @@ from .run_data import RunData
 logger = logging.getLogger(__name__)
 PACKAGES = ("stmoe-hf", "torch", "transformers", "datasets", "accelerate", "numpy")
 # What may change when a run goes on, since no weight and no prediction depends on it: where files lie, ...
-MAY_MOVE = ("data_dir", "data_path", "cache_dir", "output_dir")
+MAY_MOVE = ("data_dir", "data_path", "cache_dir", "output_dir", "poi")
 # ... how a run goes on, is saved and shown, and on what it computes: names, or their beginnings.
 MAY_CHANGE = (
     *("resume", "overwrite", "verbose", "disable_tqdm", "report", "run_name", "project", "local_rank", "_n_gpu"),

@@ -9,7 +9,7 @@ from stmoe_hf import MobilityProcessor, STMoEBertConfig
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.splits import split_users
 from stmoe_hf.data.windows import PredictionWindows, TrainingWindows, WindowShape
-from stmoe_hf.model.records import CELL, FIELD_COUNTS
+from stmoe_hf.model.records import CELL, FIELD_COUNTS, POI_COUNTS
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.prediction.forecast import Asked, Forecaster, ForecastSettings
 from stmoe_hf.prediction.predict import PredictionSettings, predict_cells
@@ -165,3 +165,47 @@ def test_a_forecaster_can_be_told_of_nobody_so_that_who_shares_a_batch_has_no_sa
             found[told, len(part)] = next(iter(forecaster.answers([Asked(0, *asked)]))).probabilities
     assert np.array_equal(found[False, 12], found[False, 1]) and np.array_equal(found[False, 1], found[True, 1])
     assert not np.array_equal(found[True, 12], found[True, 1])
+
+
+def with_poi(one: dict, seed: int = 5) -> dict:
+    points = np.random.default_rng(seed).integers(0, 9, (len(one["field_cells"]), len(POI_COUNTS)))
+    return one | {"field_poi": points.astype(np.float32)}
+
+
+@torch.no_grad()
+def test_a_network_with_a_part_for_points_of_interest_starts_as_one_without_it():
+    plain, batch = field_model(), padded(with_poi(window()), with_poi(window(seed=1)))
+    model = portable_model(city_field=True, city_field_poi=True)
+    assert not model.field.poi.weight.any()
+    missing = model.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys == ["field.poi.weight"] and not missing.unexpected_keys
+    told = plain(**without(batch, "field_poi")).log_probability
+    assert torch.equal(model(**batch).log_probability, told)
+    assert torch.equal(model(**without(batch, "field_poi")).log_probability, told)
+
+
+@torch.no_grad()
+def test_points_of_interest_make_a_cell_more_probable_and_a_row_without_any_is_as_before():
+    model, one, two = field_model(city_field_poi=True), with_poi(window()), window(seed=1)
+    model.field.of_question.weight.zero_(), model.field.of_question.bias.zero_()
+    model.field.poi.weight.zero_()[0, 2] = 1.0
+    new = int(np.setdiff1d(one["field_cells"], one["inputs"][:, CELL])[0])
+    at = int(np.searchsorted(one["field_cells"], new))
+    found = []
+    for points in (0, 3, 30):
+        one["field_poi"][at, 2] = points
+        found.append(model(**without(padded(one, two), "labels")).logits.exp())
+    assert (torch.stack([logits[:6, new] for logits in found]).diff(dim=0) > 0).all()
+    assert torch.allclose(found[0].sum(-1), torch.ones(12), atol=1e-4)
+    alone = model(**without(padded(two), "labels")).logits.exp()
+    assert torch.allclose(found[-1][6:], alone, atol=1e-6)
+
+
+def test_its_part_for_points_of_interest_learns_also_where_a_batch_has_none():
+    model, batch = field_model(city_field_poi=True), padded(with_poi(window()), window(seed=1))
+    model(**without(batch, "field_poi")).loss.backward()
+    assert model.field.poi.weight.grad is not None and not model.field.poi.weight.grad.any()
+    model(**batch).loss.backward()
+    assert (model.field.poi.weight.grad.abs().sum(0) > 0).all()
+    with pytest.raises(ValueError, match="city_field_poi is for a network with city_field"):
+        STMoEBertConfig(**(SMALL | PORTABLE | {"city_field_poi": True}))

@@ -72,6 +72,21 @@ def test_draws_follow_the_probabilities_and_need_a_history_for_their_days():
     torch.testing.assert_close(share, probabilities[0, :, 0].double(), rtol=0, atol=0.04)
 
 
+def test_draws_go_to_new_cells_as_often_as_the_network_says_and_mostly_in_a_row():
+    probabilities, candidates, history, inputs, exists = person()
+    new = torch.tensor([[GRID.cell(7, 7), GRID.cell(8, 7)]])
+    candidates = torch.cat([candidates, new], dim=1)
+    probabilities = torch.cat([0.8 * probabilities, torch.tensor([0.15, 0.05]).expand(1, SLOTS, 2)], dim=2)
+    drawn = draw_days(probabilities, candidates, history, inputs, exists, GRID, 4000)[0]
+    shares = (drawn[..., None] == candidates[0]).double().mean((0, 1))
+    torch.testing.assert_close(shares, probabilities[0].double().mean(0), rtol=0, atol=0.02)
+    is_new = torch.isin(drawn, new)
+    after_a_new_one = is_new[:, 1:][is_new[:, :-1]].double().mean()
+    assert 0.45 < after_a_new_one < 0.6 and is_new.all(1).double().mean() < 0.05
+    nothing_new = draw_days(0.8 * probabilities[..., :2], candidates[:, :2], history, inputs, exists, GRID, 96)
+    assert not torch.isin(nothing_new, new).any()
+
+
 def test_the_score_of_the_search_is_close_to_the_metrics():
     random = np.random.default_rng(1)
     for seed in range(20):

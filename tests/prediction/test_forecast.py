@@ -79,7 +79,8 @@ def test_several_cells_come_by_probability_and_samples_as_whole_days(model, reco
     drawn = forecast(records, days=2, samples=5, model=model)
     assert drawn.groupby(["uid", "d", "t"])["sample"].agg(list).map(lambda s: s == list(range(5))).all()
     visited = set(map(tuple, records[["uid", "x", "y"]].to_numpy()))
-    assert set(map(tuple, drawn[["uid", "x", "y"]].to_numpy())) <= visited
+    known = np.mean([tuple(place) in visited for place in drawn[["uid", "x", "y"]].to_numpy()])
+    assert 0.7 < known < 1  # a few go to cells that the person was never in
     pd.testing.assert_frame_equal(drawn, forecast(records, days=2, samples=5, model=model))
 
 

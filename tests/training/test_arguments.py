@@ -64,6 +64,20 @@ def test_what_transformers_says_in_several_lines_is_one_line_and_comes_before_th
     assert len(said) == 1 and said[0].startswith("error: ") and "- Save strategy: " in said[0]
 
 
+def test_bf16_is_refused_in_a_line_where_the_cpu_has_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("stmoe_hf.training.arguments.cpu_has_bf16", lambda: True)
+    *_, run = parse(tmp_path, "", "--bf16", "true", "--use_cpu", "true")
+    assert run.bf16
+    *_, run = parse(tmp_path, "", "--use_cpu", "true")
+    assert not run.bf16
+    monkeypatch.setattr("stmoe_hf.training.arguments.cpu_has_bf16", lambda: False)
+    assert main(["--city", "B", "--data_dir", "nowhere", "--bf16", "true", "--use_cpu", "true"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("error: bf16: ")
+    *_, run = parse(tmp_path, "", "--bf16", "false", "--use_cpu", "true")
+    assert not run.bf16
+
+
 def test_an_unknown_argument_of_the_command_line_is_refused_by_name():
     with pytest.raises(ValueError, match="no argument --hiden_size; did you mean 'hidden_size'"):
         parse_arguments(["--city", "B", "--hiden_size", "64"])
