@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py people --count 100 1000 --configurations local:1 local:2 ray:2 spark:2 --rounds 2
     python benchmarks/scale.py whole --count 40                       # the day decoder, seven whole days
-    python benchmarks/scale.py points --count 20000000                # partition and gps
+    python benchmarks/scale.py points --count 20000000                # partition and gps; --formats parquet: no csv
     python benchmarks/scale.py many --count 1000000                   # tiny people, and rows of the manifest
 
 People are generated ones (`stmoe synthesize`). Of `people`, each round runs every configuration once, so that whatever
@@ -135,7 +135,7 @@ def points(args: argparse.Namespace) -> None:
             source.mkdir()
             _write_points(source, count)
             size = sum(file.stat().st_size for file in source.iterdir()) / 1e9
-            for kind in ("parquet", "csv"):
+            for kind in args.formats:
                 if kind == "csv":
                     _as_csv(source)
                 counts, wall, core = timed(partition, str(source), f"{folder}/{kind}", files=16)
@@ -147,7 +147,7 @@ def points(args: argparse.Namespace) -> None:
             found = fixed_description("b", "Europe/Berlin", (52.3, 13.1, 52.7, 13.7), "2026-03-01", 31)
             gps = GpsJob(found.grid, found.calendar, found.place, with_user=False)
             engine = LocalEngine(1)
-            done, wall, core = timed(run_shards, gps, f"{folder}/parquet", f"{folder}/records", engine)
+            done, wall, core = timed(run_shards, gps, f"{folder}/{args.formats[0]}", f"{folder}/records", engine)
             engine.close()
             print(
                 f"{count:,} points, {size:.2f} GB of parquet: gps {count / wall / 1e6:.2f} M points/s of wall-clock,"
@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, nargs="+", required=True)
     parser.add_argument("--configurations", nargs="+", default=["local:1", "local:2"])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--formats", nargs="+", default=["parquet", "csv"], choices=["parquet", "csv"])
     parser.add_argument("--shards", type=int, default=10)
     parser.add_argument("--files", type=int, nargs="+", default=[16, 1024])
     args = parser.parse_args()

@@ -263,13 +263,7 @@ class STMoEBertField(nn.Module):
         day, slot = row.history[:, DAY], row.history[:, SLOT]
         kind = kind_of_hour(slot, row.history[:, DAY_OFF], self.num_slots)
         recently = ((day - row.last[DAY]) / RECENT_DAYS).exp()
-        times = (
-            kind == 0,
-            (kind == 1) | (kind == 2),
-            kind >= 3,
-            ((day - row.last[DAY]) / RECENT_DAYS).exp(),
-            kind >= 0,
-        )
+        times = (kind == 0, (kind == 1) | (kind == 2), kind >= 3, recently, kind >= 0)
         own = counts.new_zeros(row.places.shape[0], OWN_TIMES)
         own = own.index_add(0, row.place, torch.stack([weight.to(own.dtype) for weight in times], dim=-1))
         home = row.places.index_select(0, (own[:, 0] + 1e-3 * own[:, -1]).argmax(keepdim=True))

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .attention_stmoe_bert import as_numbers_to_add, keys_of_the_alone
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
 from .experts_stmoe_bert import (
@@ -43,7 +44,6 @@ from .outputs_stmoe_bert import AskedFor, STMoEBertOutput
 from .records import CELL, INPUT_COLUMNS, NO_LABEL
 
 LEAST = 1e-30  # probability, so that its logarithm is finite
-UNSEEN = -1e30  # of attention; finite in bf16 too, so that who sees nobody has no nan
 
 
 class STMoEBertPreTrainedModel(PreTrainedModel):
@@ -164,42 +164,14 @@ class STMoEBertModel(STMoEBertPreTrainedModel):
                 f"a row has {hidden.shape[1]} records; this model takes {self.config.max_seq_length} (max_seq_length)."
                 " Shorten the history (input_seq_length) or raise max_seq_length"
             )
-        keys = (
-            attention_mask if alone is None else self._keys_of_the_alone(inputs, attention_mask, alone, hidden.dtype)
-        )
-        keys = self._as_numbers_to_add(keys, hidden)
+        keys = attention_mask
+        if alone is not None:
+            is_asked = inputs[..., CELL] == self.config.mask_id
+            keys = keys_of_the_alone(is_asked, attention_mask, alone, hidden.dtype)
+        if self.config._attn_implementation == "sdpa" and hidden.device.type == "cpu":
+            keys = as_numbers_to_add(keys, hidden.dtype)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=keys)
         return MoEModelOutput(last_hidden_state=self.encoder(hidden, attention_mask=mask, **kwargs).last_hidden_state)
-
-    def _keys_of_the_alone(self, inputs: Tensor, attention_mask: Tensor, alone: Tensor, dtype: torch.dtype) -> Tensor:
-        """Attention mask [B, T] without the asked-for records of rows that are asked alone.
-
-        Where such a row has no history, each of its records sees itself: then it is [B, 1, T, T], 0 where one is seen.
-        """
-        is_asked = inputs[..., CELL] == self.config.mask_id
-        keys = (attention_mask != 0) & ~(alone[:, None] & is_asked)
-        nothing = ~keys.any(1)
-        if not torch.compiler.is_exporting() and not bool(nothing.any()):
-            return keys.long()
-        seen = keys[:, None, :] | (
-            nothing[:, None, None] & torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
-        )
-        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-    def _as_numbers_to_add(self, keys: Tensor | None, hidden: Tensor) -> Tensor | None:
-        """The keys [B, T] that records may see as a view [B, 1, T, T] of [B, T] numbers, for the attention of a CPU.
-
-        Of true and false torch would make T times as many numbers, which take as long as the attention itself.
-        """
-        is_sdpa = self.config._attn_implementation == "sdpa" and hidden.device.type == "cpu"
-        if keys is None or keys.dim() != 2 or not is_sdpa:
-            return keys
-        if torch.compiler.is_compiling() or bool((keys != 0).all()):
-            return keys
-        numbers = torch.zeros(keys.shape, dtype=hidden.dtype).masked_fill(
-            keys == 0, max(UNSEEN, torch.finfo(hidden.dtype).min)
-        )
-        return numbers[:, None, None, :].expand(-1, -1, keys.shape[1], -1)
 
 
 class STMoEBertForMobility(STMoEBertPreTrainedModel):

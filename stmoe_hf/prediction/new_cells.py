@@ -34,9 +34,9 @@ def go_to_new_cells(drawn: np.ndarray, probabilities: np.ndarray, cells: np.ndar
     for record in range(1, drawn.shape[1]):
         normal[:, record] = TIES * normal[:, record - 1] + np.sqrt(1 - TIES**2) * normal[:, record]
     leaves = torch.special.ndtr(torch.from_numpy(normal)).numpy() < until[:, -1]
-    sample, record = np.nonzero(leaves)
-    point = random.random(len(record)) * until[record, -1]
-    chosen = [int(np.searchsorted(until[i], at, side="right")) for i, at in zip(record, point, strict=True)]
+    sample, of_record = np.nonzero(leaves)
+    point = random.random(len(of_record)) * until[of_record, -1]
+    chosen = [int(np.searchsorted(until[i], at, side="right")) for i, at in zip(of_record, point, strict=True)]
     result = drawn.copy()
-    result[sample, record] = cells[np.minimum(chosen, len(cells) - 1).astype(np.int64)]
+    result[sample, of_record] = cells[np.minimum(chosen, len(cells) - 1).astype(np.int64)]
     return result
