@@ -21,7 +21,7 @@ def keys_of_the_alone(is_asked: Tensor, attention_mask: Tensor, alone: Tensor, d
     """
     keys = (attention_mask != 0) & ~(alone[:, None] & is_asked)
     nothing = ~keys.any(1)
-    if not bool(nothing.any()):
+    if not torch.compiler.is_exporting() and not bool(nothing.any()):
         return keys.long()
     seen = keys[:, None, :] | (nothing[:, None, None] & torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device))
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]

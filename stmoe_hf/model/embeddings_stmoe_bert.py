@@ -125,7 +125,8 @@ def find_places(cell: Tensor, is_history: Tensor) -> tuple[Tensor, Tensor]:
     key, order = torch.where(is_history, cell, none).sort(dim=-1)
     rank = F.pad((key[:, 1:] != key[:, :-1]).long().cumsum(1), (1, 0))
     place = torch.zeros_like(rank).scatter_(1, order, rank)
-    count = int(rank.max()) + 1 if rank.numel() else 1
+    count = rank.max().item() + 1 if rank.numel() else 1
+    torch._check(count >= 1)
     cells = cell.new_zeros(len(cell), count).scatter_(1, rank, torch.where(key == none, 0, key))
     return place, cells
 
@@ -154,16 +155,18 @@ def of_the_sequence(
     if asked_alone is not None:
         alone = asked_alone[:, None]
         time = inputs[..., DAY] * num_slots + inputs[..., SLOT]
-        before = F.pad(torch.where(is_history, time, -1).cummax(1).values[:, :-1], (1, 0), value=-1)
-        never = torch.iinfo(time.dtype).max
-        after = torch.where(is_history, time, never).flip(1).cummin(1).values.flip(1)
-        after = F.pad(after[:, 1:], (0, 1), value=never)
-        delta = torch.where(alone, torch.where((before >= 0) & is_record, time - before, 0), delta)
-        to_next = torch.where(alone, torch.where((after < never) & is_history, after - time, 0), to_next)
+        so_far = is_history.long().cumsum(1)
+        rank = so_far - is_history.long()  # how many of the history come before
+        # The times of the history one after another, between two of which there is none.
+        known = F.pad(torch.zeros_like(time), (1, 2)).scatter_add_(1, rank + 1, time * is_history)
+        before, after = known.gather(1, rank), known.gather(1, so_far + 1)
+        delta = torch.where(alone, torch.where((rank > 0) & is_record, time - before, 0), delta)
+        is_last = so_far == so_far[:, -1:]
+        to_next = torch.where(alone, torch.where(~is_last & is_history, after - time, 0), to_next)
         counted = torch.where(alone, is_history, is_record)
     day = inputs[..., DAY]
-    size = int(day.max()) + 1 if day.numel() else 1
-    of_the_day = day.new_zeros(len(day), size).scatter_add_(1, day, counted.long()).gather(1, day) * counted
+    run = F.pad((day[:, 1:] != day[:, :-1]).long().cumsum(1), (1, 0))
+    of_the_day = torch.zeros_like(run).scatter_add_(1, run, counted.long()).gather(1, run) * counted
     return delta, to_next, of_the_day
 
 

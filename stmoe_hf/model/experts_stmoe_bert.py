@@ -94,8 +94,21 @@ def grouped_experts(
         return _weighted_sum(states, order, inverse, top_k_weights).to(hidden_states.dtype)
 
 
-GROUPED_EXPERTS = "stmoe_grouped"
+def every_expert(
+    experts: STMoEBertExperts, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """The forward of `STMoEBertExperts` for export: every expert sees every record, and those not chosen weigh 0."""
+    weights = (experts.up_proj, experts.up_proj_bias, experts.down_proj, experts.down_proj_bias)
+    total = torch.zeros_like(hidden_states)
+    for number, (up, up_bias, down, down_bias) in enumerate(zip(*(w.unbind(0) for w in weights), strict=True)):
+        share = (top_k_weights * (top_k_index == number)).sum(-1, keepdim=True)
+        total = total + share * F.linear(experts.act_fn(F.linear(hidden_states, up, up_bias)), down, down_bias)
+    return total
+
+
+GROUPED_EXPERTS, EVERY_EXPERT = "stmoe_grouped", "stmoe_every"
 ALL_EXPERTS_FUNCTIONS.register(GROUPED_EXPERTS, grouped_experts)
+ALL_EXPERTS_FUNCTIONS.register(EVERY_EXPERT, every_expert)
 
 
 def _sorted_by_expert(hidden_states: Tensor, top_k_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

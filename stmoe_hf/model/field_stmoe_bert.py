@@ -16,7 +16,7 @@ from transformers import initialization as init
 from .configuration_stmoe_bert import STMoEBertConfig
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
 from .outputs_stmoe_bert import AskedFor
-from .records import DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
+from .records import CELL, DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
 from .spacetime import KINDS_OF_HOUR, kind_of_hour
 
 FIRST_DAYS = (7, 14)  # how many last days of a history are looked at for cells that were new then
@@ -29,6 +29,7 @@ FEATURE_SCALE = 3.0  # the weights of cells learn so much faster than those of t
 CELL_FEATURES = len(FIELD_COUNTS) + 1 + len(KM_SCALES) * OWN_TIMES + 5
 # Start of the gate: the log-odds of a cell seen once, in the history and at this kind of hour (Good and Turing).
 NOVELTY_START = {0: 0.25, 6: 0.6}
+NO_CANDIDATE = -1e4  # score of what is none, and stands among the candidates so that there always is one
 NEAR, FIELD, RING = range(3)  # what a new cell is drawn by
 PARTS_START = (0.4, 0.5, 0.1)
 
@@ -38,40 +39,56 @@ class RowOfQuestions:
     """One row of a batch, as the field looks at it.
 
     Attributes:
-        history: [T, 6] the known records, in time order.
+        history: [T, 6] the known records, in time order, and last: [6] the last of them.
         asked: [Q, 6] the asked-for records.
         states: [Q, H] of the encoder.
         places: [P] distinct cells of the history, in ascending order.
+        place: [T] number of each known record's place.
         weight: [Q, P] of the places, summing to 1.
-        cells, counts: [N] cells that other people were seen in, or that have points of interest, ascending, and [N, F]
-            what is known of them.
+        cells, counts: [N] cells that other people were seen in, or that have points of interest, ascending, the number
+            of all cells behind them where a row of the batch has fewer, and [N, F] what is known of them.
         scored: the candidates and their scores, once they are known.
     """
 
     history: Tensor
+    last: Tensor
     asked: Tensor
     states: Tensor
     places: Tensor
+    place: Tensor
     weight: Tensor
     cells: Tensor
     counts: Tensor
     scored: tuple[Tensor, Tensor, Tensor] | None = None
 
 
-def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor) -> RowOfQuestions:
-    """A row of what the heads know, made once, with its places [P] and their weights [Q, P]."""
+def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor, no_cell: int) -> RowOfQuestions:
+    """A row of what the heads know, made once, with its places [P] and their weights [Q, P].
+
+    No size in here and in the field depends on other data than the number of known records and of their places.
+    """
     if row in asked.rows:
         return asked.rows[row]
     is_history = asked.is_history[row]
-    cells, counts = places[:0], asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
-    if asked.field_cells is not None:
-        is_there = asked.field_cells[row] >= 0
-        cells, counts = asked.field_cells[row, is_there], asked.field_counts[row, is_there].float()
-        if asked.field_poi is not None:
-            counts = torch.cat([counts, asked.field_poi[row, is_there].float()], dim=1)
     inputs = asked.inputs[row]
+    history = inputs[is_history.nonzero()[:, 0]]
+    last = (is_history * torch.arange(inputs.shape[0], device=inputs.device)).argmax(keepdim=True)
+    cells, counts = inputs.new_zeros(0), asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
+    if asked.field_cells is not None:
+        cells, counts = asked.field_cells[row], asked.field_counts[row].float()
+        cells = torch.where(cells >= 0, cells, no_cell)
+        if asked.field_poi is not None:
+            counts = torch.cat([counts, asked.field_poi[row].float()], dim=1)
     asked.rows[row] = RowOfQuestions(
-        inputs[is_history], inputs[asked.position[row]], asked.states[row], places, weight, cells, counts
+        history=history,
+        last=inputs.index_select(0, last)[0],
+        asked=inputs.index_select(0, asked.position[row]),
+        states=asked.states[row],
+        places=places,
+        place=torch.searchsorted(places, history[:, CELL].contiguous()),
+        weight=weight,
+        cells=cells,
+        counts=counts,
     )
     return asked.rows[row]
 
@@ -93,6 +110,7 @@ class STMoEBertField(nn.Module):
         super().__init__()
         self.height, self.width, self.cell_km = config.grid_height, config.grid_width, config.cell_km
         self.num_slots, self.scale = config.num_slots, config.slots_per_trained_slot
+        self.no_cell = config.num_cells
         self.gate = nn.Linear(config.hidden_size + NOVELTY_FEATURES, 1)
         self.parts = nn.Linear(config.hidden_size, len(PARTS_START))
         self.parts_untold = nn.Parameter(torch.empty(len(PARTS_START)))
@@ -132,19 +150,17 @@ class STMoEBertField(nn.Module):
         new = novelty * (part[:, NEAR, None] * beside + part[:, FIELD, None] * in_field)
         known = (1 - novelty) * reach / stays.clamp(min=1e-9)[:, None]
         ring = far.shares(row.weight, far.log_rings(row.states), cells, row.places)
-        return torch.where(torch.isin(cells, row.places), known, new) + novelty * part[:, RING, None] * ring
+        return torch.where(_stands(cells, row.places)[1], known, new) + novelty * part[:, RING, None] * ring
 
     def log_parts(self, row: RowOfQuestions, stays: Tensor) -> Tensor:
         """[Q, 3] how a new cell is drawn; not beside the places if the spread has no unknown cell, ...
 
         Who is told of nobody has candidates beside the places alone, and the rings must do for all the others.
         """
-        scores = self.parts(row.states).float()
-        if not len(row.cells):
-            scores = scores + self.parts_untold.float()
-        impossible = torch.zeros_like(scores, dtype=torch.bool)
-        impossible[:, NEAR] = stays > 1 - 1e-4
-        impossible[:, FIELD] = not len(self.scored(row)[0])
+        untold = (row.cells == self.no_cell).all()
+        scores = self.parts(row.states).float() + self.parts_untold.float() * untold
+        no_field = (self.scored(row)[0] == self.no_cell).all().expand_as(stays)
+        impossible = torch.stack([stays > 1 - 1e-4, no_field, torch.zeros_like(no_field)], dim=-1)
         return F.log_softmax(scores.masked_fill(impossible, -math.inf), dim=-1)
 
     # ---- How likely a new cell is ----
@@ -156,12 +172,12 @@ class STMoEBertField(nn.Module):
 
     def novelty_features(self, row: RowOfQuestions, stays: Tensor) -> Tensor:
         """[Q, NOVELTY_FEATURES]: eight of the history, of which two of the hour; how far ahead; two of the weights."""
-        day = row.history[:, DAY]
-        _, place, visits = row.history[:, -1].unique(return_inverse=True, return_counts=True)
+        day, place = row.history[:, DAY], row.place
+        visits = torch.zeros_like(row.places).scatter_add(0, place, torch.ones_like(place))
         once = (visits[place] == 1).float()
-        first_day = torch.full_like(visits, int(day[-1]) + 1).scatter_reduce(0, place, day, "amin")[place]
-        end = int(day[-1]) + 1
-        span = end - int(day[0])
+        end = row.last[DAY] + 1
+        first_day = end.expand_as(visits).scatter_reduce(0, place, day, "amin")[place]
+        span = end - day.amin()
         kind, asked_kind = (
             kind_of_hour(records[:, SLOT], records[:, DAY_OFF], self.num_slots) for records in (row.history, row.asked)
         )
@@ -173,19 +189,19 @@ class STMoEBertField(nn.Module):
 
         new, late = [], []
         for days in FIRST_DAYS:
-            start = end - min(days, max(span // 2, 1))
+            start = end - (span // 2).clamp(1, days)
             late.append((day >= start).float())
             new.append(late[-1] * (first_day >= start))
         # Of a kind of hour, with as much of the whole as one record.
         once_by_kind = log_odds(once @ of_kind + once.mean(), of_kind.sum(0) + 1)
         share_new = new[-1].sum() / late[-1].sum().clamp(min=1)
         new_by_kind = log_odds(new[-1] @ of_kind + share_new, late[-1] @ of_kind + 1)
-        records, number = torch.full_like(once.sum(), len(once)), torch.full_like(once.sum(), len(visits))
+        records, number = torch.ones_like(once).sum(), torch.ones_like(visits).sum().float()
         of_history = torch.stack(
             [
                 log_odds(once.sum(), records),
                 (records / self.scale).log() / 3,
-                records.new_tensor(span).log() / 2,
+                span.float().log() / 2,
                 log_odds(number, records + 1),
                 *(log_odds(n.sum(), some.sum()) for n, some in zip(new, late, strict=True)),
             ]
@@ -194,22 +210,26 @@ class STMoEBertField(nn.Module):
         spread_of_weight = -(row.weight * (row.weight + 1e-9).log()).sum(1) / 3
         leaves = torch.logit(1 - stays, eps=1e-3) / 3
         of_question = [once_by_kind[asked_kind], new_by_kind[asked_kind], ahead, spread_of_weight, leaves]
-        return torch.cat([of_history.expand(len(row.asked), -1), torch.stack(of_question, dim=-1)], dim=-1)
+        return torch.cat([of_history.expand(row.asked.shape[0], -1), torch.stack(of_question, dim=-1)], dim=-1)
 
     # ---- Which new cell ----
 
     def candidates(self, row: RowOfQuestions) -> tuple[Tensor, Tensor]:
-        """Cells [N], ascending, of which none is in the history, and their counts [N, F], 0 where nobody was seen."""
+        """Cells [N], ascending, of which none is in the history, and their counts [N, F], 0 where nobody was seen.
+
+        The last is always `no_cell`.
+        """
         step = torch.tensor((-1, 0, 1), device=row.places.device)
         x = (row.places % self.width)[:, None, None] + step
         y = (row.places // self.width)[:, None, None] + step[:, None]
         inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
-        cells = torch.cat([(y * self.width + x)[inside], row.cells]).unique()
-        cells = cells[~torch.isin(cells, row.places)]
-        counts = row.counts.new_zeros(len(cells), row.counts.shape[1])
-        if len(row.cells) and len(cells):
-            counts = row.counts[_place_of(cells, row.cells)] * torch.isin(cells, row.cells)[:, None]
-        return cells, counts
+        around = torch.where(inside, y * self.width + x, self.no_cell)
+        cells = torch.cat([row.cells, around.flatten()])
+        cells = torch.where(_stands(cells, row.places)[1], self.no_cell, cells)
+        cells, index = F.pad(cells, (0, 1), value=self.no_cell).unique(return_inverse=True)
+        torch._check(cells.shape[0] >= 1)
+        counts = row.counts.new_zeros(cells.shape[0], row.counts.shape[1])
+        return cells, counts.index_put((index[: row.cells.shape[0]],), row.counts)
 
     def scored(self, row: RowOfQuestions) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates [N], their scores [N] that no question has a say in, and what questions weigh, [N, size]."""
@@ -221,33 +241,33 @@ class STMoEBertField(nn.Module):
             if self.poi is not None:
                 of_poi = self.poi(self.poi_features(counts).to(features.dtype))
                 static, hidden = static + of_poi[:, 0], hidden + of_poi[:, 1:]
+            static = static.masked_fill(candidates == self.no_cell, NO_CANDIDATE)
             row.scored = candidates, static, self.of_cell(F.gelu(hidden))
         return row.scored
 
     def likeliest(self, row: RowOfQuestions, count: int) -> Tensor:
         """The candidates, so many at most, that the field holds for the most probable whatever is asked."""
         candidates, static, _ = self.scored(row)
-        return candidates[static.topk(min(count, len(candidates))).indices]
+        return candidates[static[:-1].topk(min(count, len(candidates) - 1)).indices]
 
     def _in_field(self, row: RowOfQuestions, cells: Tensor) -> Tensor:
         """Share [Q, K] that the field gives to cells [K]; 0 to what is no candidate."""
         candidates, static, weighed = self.scored(row)
-        if not len(candidates):
-            return row.weight.new_zeros(len(row.states), len(cells))
+        index, is_candidate = _stands(cells, candidates)
         scores = torch.addmm(static, self.of_question(row.states), weighed.t()).float()  # [Q, N]
-        chosen = scores[:, _place_of(cells, candidates)] - torch.logsumexp(scores, dim=1, keepdim=True)
-        return chosen.exp() * torch.isin(cells, candidates)
+        chosen = scores[:, index] - torch.logsumexp(scores, dim=1, keepdim=True)
+        return chosen.exp() * is_candidate
 
     def cell_features(self, row: RowOfQuestions, cells: Tensor, counts: Tensor) -> Tensor:
         """[N, CELL_FEATURES]: what is counted of each cell, and how it lies to the places of the history."""
         day, slot = row.history[:, DAY], row.history[:, SLOT]
-        place = torch.searchsorted(row.places, row.history[:, -1].contiguous())
         kind = kind_of_hour(slot, row.history[:, DAY_OFF], self.num_slots)
-        times = (kind == 0, (kind == 1) | (kind == 2), kind >= 3, ((day - day[-1]) / RECENT_DAYS).exp(), kind >= 0)
-        own = counts.new_zeros(len(row.places), OWN_TIMES)
-        own.index_add_(0, place, torch.stack([weight.to(own.dtype) for weight in times], dim=-1))
-        home = row.places[(own[:, 0] + 1e-3 * own[:, -1]).argmax()]
-        most = own[:, -1].topk(min(MOST_PLACES, len(own))).indices
+        recently = ((day - row.last[DAY]) / RECENT_DAYS).exp()
+        times = (kind == 0, (kind == 1) | (kind == 2), kind >= 3, recently, kind >= 0)
+        own = counts.new_zeros(row.places.shape[0], OWN_TIMES)
+        own = own.index_add(0, row.place, torch.stack([weight.to(own.dtype) for weight in times], dim=-1))
+        home = row.places.index_select(0, (own[:, 0] + 1e-3 * own[:, -1]).argmax(keepdim=True))
+        most = own[:, -1].argsort(descending=True, stable=True)[:MOST_PLACES]
         places, own = row.places[most], own[most] / own.sum(0).clamp(min=1e-3)
         apart = self._apart(cells, places)  # [N, P] cells
         farthest = torch.exp(-apart * (self.cell_km / KM_SCALES[-1]))
@@ -260,7 +280,7 @@ class STMoEBertField(nn.Module):
             (counts[:, -2:] + 1e-3).log() / 2,
             *((near @ own + 1e-4).log() / 2 for near in close),
             (apart.amin(1) * self.cell_km).log1p()[:, None],
-            *((self._apart(cells, one[None]) * self.cell_km).log1p() / 2 for one in (home, row.history[-1, -1])),
+            *((self._apart(cells, one) * self.cell_km).log1p() / 2 for one in (home, row.last[CELL:])),
             touches.log1p()[:, None],
             (touches > 0).to(own.dtype)[:, None],
         ]
@@ -280,6 +300,7 @@ class STMoEBertField(nn.Module):
         return (dx * dx + dy * dy).float().sqrt()
 
 
-def _place_of(cells: Tensor, ascending: Tensor) -> Tensor:
-    """Where cells [K] stand in `ascending` [N], anywhere if they do not."""
-    return torch.searchsorted(ascending, cells.contiguous()).clamp(max=len(ascending) - 1)
+def _stands(cells: Tensor, ascending: Tensor) -> tuple[Tensor, Tensor]:
+    """Where cells [K] stand in `ascending` [N], anywhere if they do not, and [K] whether they do."""
+    index = torch.searchsorted(ascending, cells.contiguous()).clamp(max=ascending.shape[0] - 1)
+    return index, ascending[index] == cells

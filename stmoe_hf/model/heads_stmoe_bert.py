@@ -4,7 +4,6 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
-import functools
 import math
 
 import torch
@@ -14,6 +13,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .configuration_stmoe_bert import STMoEBertConfig
+from .distances_stmoe_bert import RING_KM, between_distances, distances, quarter_disk, ring_of_square
 from .embeddings_stmoe_bert import find_places
 from .records import CELL, DAY, DAY_OFF, SLOT, WEEKDAY
 
@@ -30,9 +30,7 @@ CLOCK_HARMONICS = (1, 2, 4)
 SLOT_WIDTHS = (0.5, 1.5, 4.0, 12.0)
 KINDS_OF_DAY = 5
 FARTHEST_DAYS = 1024  # days between two records beyond which they are all alike
-# Outer edges in kilometres of the rings around a record, what lies beyond is one ring more, and how likely each is at
-# the start: a new place is mostly near an old one.
-RING_KM = (0.75, 1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
+# How likely each ring of RING_KM, and what lies beyond, is at the start: a new place is mostly near an old one.
 RING_START = (0.3, 0.13, 0.12, 0.11, 0.11, 0.08, 0.06, 0.04, 0.03, 0.02)
 
 # Start of the spread of a record's weight to the cells around it: 0.8 stay, the rest falls by e a cell.
@@ -260,17 +258,10 @@ class STMoEBertSpread(nn.Module):
         self.unit = config.cell_km / config.trained_cell_km  # trained cells a cell
         self.radius = max(1, math.ceil(self.trained_radius / self.unit - 1e-9))
         self.height, self.width = config.grid_height, config.grid_width
-        self.log_kernel = nn.Parameter(torch.empty(len(self._rings()[0])))
-
-    def _rings(self) -> tuple[Tensor, Tensor]:
-        """Distances of the trained kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
-        own."""
-        step = torch.arange(-self.trained_radius, self.trained_radius + 1, device="cpu")
-        squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
-        return squared.float().sqrt(), ring
+        self.log_kernel = nn.Parameter(torch.empty(len(distances(self.trained_radius)[0])))
 
     def set_to_start(self) -> None:
-        distance, ring = self._rings()
+        distance, ring = distances(self.trained_radius)
         around = torch.exp(-distance[ring]).sum() - 1
         start = math.log(1 - SPREAD_STAYS) - around.log() - distance
         start[0] = math.log(SPREAD_STAYS)
@@ -278,15 +269,12 @@ class STMoEBertSpread(nn.Module):
 
     def kernel(self) -> Tensor:
         """[2R + 1, 2R + 1] logarithm of the share that each offset gets."""
-        log_kernel, (distance, ring) = self.log_kernel.float(), self._rings()
+        log_kernel = self.log_kernel.float()
         if self.unit == 1:
-            square = log_kernel[ring.to(log_kernel.device)]
+            square = log_kernel[distances(self.trained_radius)[1].to(log_kernel.device)]
         else:
-            step = torch.arange(-self.radius, self.radius + 1, device="cpu") * self.unit
-            asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
-            above = torch.searchsorted(distance, asked).clamp(min=1)
-            share = (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
-            above, share = above.to(log_kernel.device), share.to(log_kernel.device)
+            parts = between_distances(self.trained_radius, self.radius, self.unit)
+            above, share = (part.to(log_kernel.device) for part in parts)
             square = torch.lerp(log_kernel[above - 1], log_kernel[above], share)
         return square - torch.logsumexp(square.flatten(), dim=0)
 
@@ -345,9 +333,8 @@ class STMoEBertFar(nn.Module):
         """Ring [..., Q, T] around `from_cell` [..., T] that `to_cell` [..., Q] lies in; R for the very cell."""
         dx = to_cell[..., :, None] % self.width - from_cell[..., None, :] % self.width
         dy = to_cell[..., :, None] // self.width - from_cell[..., None, :] // self.width
-        squared = dx * dx + dy * dy
-        edges = torch.tensor([(km / self.cell_km) ** 2 + 1e-6 for km in RING_KM], device=dx.device)
-        return torch.where(squared == 0, len(RING_KM) + 1, torch.bucketize(squared.float(), edges))
+        table = ring_of_square(self.cell_km).to(dx.device)
+        return _look_up(table, (dx * dx + dy * dy).clamp(max=len(table) - 1))
 
     def cells_in_rings(self, cell: Tensor) -> Tensor:
         """How many cells [..., R] of the grid lie in each ring around `cell` [...]; the last ring is the rest."""
@@ -378,20 +365,11 @@ class STMoEBertFar(nn.Module):
         counts, rings = self.cells_in_rings(from_cell).float(), log_rings.exp()
         weight = weight / (rings @ (counts > 0).float().t()).clamp(min=1e-9)
         ring = self.ring(to_cell, from_cell)  # [K, P]
-        result = weight.new_zeros(len(weight), len(to_cell))
+        result = weight.new_zeros(weight.shape[0], to_cell.shape[0])
         for number in range(rings.shape[1]):
             in_ring = (ring == number) / counts[:, number].clamp(min=1)
-            result += rings[:, number, None] * (weight @ in_ring.t())
+            result = result + rings[:, number, None] * (weight @ in_ring.t())
         return result
-
-
-@functools.cache
-def quarter_disk(squared_radius: float) -> Tensor:
-    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b, i^2 + j^2 <= r^2 there are: [r + 1, r + 1] by a and b."""
-    radius = math.isqrt(int(squared_radius))
-    i = torch.arange(radius + 1, device="cpu")
-    inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared_radius) & (i[:, None] >= 1)
-    return inside.long().cumsum(0).cumsum(1)
 
 
 class STMoEBertGate(nn.Linear):

@@ -372,10 +372,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
     def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
         """The places [P] of a row's history, and their weights [Q, P], made once."""
         if row not in asked.places:
-            is_history = asked.is_history[row]
-            places, index = asked.cell[row, is_history].unique(return_inverse=True)
-            weight = asked.history[row][:, is_history].exp().t()  # [records of the history, Q]
-            of_places = weight.new_zeros(len(places), weight.shape[1]).index_add(0, index, weight).t()
+            records = asked.is_history[row].nonzero()[:, 0]
+            places, index = asked.cell[row, records].unique(return_inverse=True)
+            weight = asked.history[row][:, records].exp().t()  # [records of the history, Q]
+            of_places = weight.new_zeros(places.shape[0], weight.shape[1]).index_add(0, index, weight).t()
             asked.places[row] = places, of_places
         return asked.places[row]
 
@@ -405,7 +405,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             cells = torch.arange(num_cells, device=cells.device)
         best = cells[mass.topk(min(num_candidates, len(cells))).indices]
         if self.field is not None and len(places):
-            of_row = row_of_questions(asked, row, places, weight)
+            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
             best = torch.cat([best, self.field.likeliest(of_row, num_candidates // 2)])
         return torch.cat([best, places]).unique()
 
@@ -415,15 +415,16 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if self.cell_head is not None:
             others = self.cell_head(states).exp()[:, cells]
         else:
-            size = (len(states), len(cells))
+            size = (states.shape[0], cells.shape[0])
             others = states.new_full(size, 1 / self.config.num_cells, dtype=torch.float32)
         if asked.history is None:
             return others.log()
         places, weight = self._row_places(asked, row)
-        if self.field is not None and len(places):
-            of_row = row_of_questions(asked, row, places, weight)
+        has_history = torch.compiler.is_exporting() or len(places) > 0  # what is exported sees to it
+        if self.field is not None and has_history:
+            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
             return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
-        if self.far is not None and len(places):
+        if self.far is not None and has_history:
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)
         if self.spread is None:
             reach = (cells[:, None] == places).to(weight.dtype)  # [K, P]

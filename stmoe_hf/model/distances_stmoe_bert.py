@@ -1,0 +1,50 @@
+"""Distances between cells: tables that depend on the configuration alone.
+
+Each is made once a process, and is a constant of what is compiled or exported.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+# Outer edges in kilometres of the rings around a record; what lies beyond is one ring more.
+RING_KM = (0.75, 1.25, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
+
+
+@functools.cache
+def distances(radius: int) -> tuple[Tensor, Tensor]:
+    """Distances within a square kernel in ascending order, and for each offset [2R + 1, 2R + 1] the number of its
+    own."""
+    step = torch.arange(-radius, radius + 1, device="cpu")
+    squared, ring = torch.unique(step[:, None] ** 2 + step[None, :] ** 2, return_inverse=True)
+    return squared.float().sqrt(), ring
+
+
+@functools.cache
+def between_distances(trained_radius: int, radius: int, unit: float) -> tuple[Tensor, Tensor]:
+    """For each offset [2R + 1, 2R + 1] of `unit` trained cells: the trained distance above it, and how near it is."""
+    distance, _ = distances(trained_radius)
+    step = torch.arange(-radius, radius + 1, device="cpu") * unit
+    asked = torch.hypot(step[:, None], step[None, :]).clamp(max=float(distance[-1]))
+    above = torch.searchsorted(distance, asked).clamp(min=1)
+    return above, (asked - distance[above - 1]) / (distance[above] - distance[above - 1])
+
+
+@functools.cache
+def ring_of_square(cell_km: float) -> Tensor:
+    """The ring of a squared distance in cells; R for the very cell. All beyond the last entry are as that."""
+    edges = torch.tensor([(km / cell_km) ** 2 + 1e-6 for km in RING_KM], device="cpu")
+    table = torch.bucketize(torch.arange(int(edges[-1]) + 2, device="cpu").float(), edges)
+    table[0] = len(RING_KM) + 1
+    return table
+
+
+@functools.cache
+def quarter_disk(squared_radius: float) -> Tensor:
+    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b, i^2 + j^2 <= r^2 there are: [r + 1, r + 1] by a and b."""
+    radius = math.isqrt(int(squared_radius))
+    i = torch.arange(radius + 1, device="cpu")
+    inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared_radius) & (i[:, None] >= 1)
+    return inside.long().cumsum(0).cumsum(1)
