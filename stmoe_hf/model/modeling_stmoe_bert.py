@@ -409,16 +409,18 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             best = torch.cat([best, self.field.likeliest(of_row, num_candidates // 2)])
         return torch.cat([best, places]).unique()
 
+    def _log_others(self, states: Tensor, cells: Tensor) -> Tensor:
+        """Log-probabilities [Q, K] of cells [K] by the states [Q, H] of a row alone: from the head, or all alike."""
+        if self.cell_head is not None:
+            return self.cell_head(states)[:, cells]
+        size = (states.shape[0], cells.shape[0])
+        return states.new_full(size, -math.log(self.config.num_cells), dtype=torch.float32)
+
     def _row_logits(self, asked: AskedFor, row: int, cells: Tensor) -> Tensor:
         """Log-probabilities [Q, K] of cells [K] for the asked-for records of a row."""
         states = asked.states[row]
-        if self.cell_head is not None:
-            others = self.cell_head(states).exp()[:, cells]
-        else:
-            size = (states.shape[0], cells.shape[0])
-            others = states.new_full(size, 1 / self.config.num_cells, dtype=torch.float32)
         if asked.history is None:
-            return others.log()
+            return self._log_others(states, cells)
         places, weight = self._row_places(asked, row)
         has_history = torch.compiler.is_exporting() or len(places) > 0  # what is exported sees to it
         if self.field is not None and has_history:
@@ -426,6 +428,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
         if self.far is not None and has_history:
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)
+        else:
+            others = self._log_others(states, cells).exp()
         if self.spread is None:
             reach = (cells[:, None] == places).to(weight.dtype)  # [K, P]
         else:
