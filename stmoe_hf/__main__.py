@@ -10,9 +10,9 @@ import sys
 
 from . import __version__, commands
 
-# What a person wants -> command -> what it does. A command is the module of its name in stmoe_hf.commands, with
-# `add_arguments(parser)` and `run(args)`, or with a `main(argv)` that has a help of its own. It is imported only when
-# it is called, and shown as soon as it is there.
+# What a person wants -> command -> what it does. A command is the module of its name (_ for -) in stmoe_hf.commands,
+# with `add_arguments(parser)` and `run(args)`, or with a `main(argv)` that has a help of its own. It is imported only
+# when it is called, and shown as soon as it is there.
 GROUPS = {
     "forecast and predict": {
         "forecast": "say where people will be in the days to come, from records or GPS points",
@@ -46,10 +46,11 @@ GROUPS = {
     },
     "publish": {
         "push": "publish a run on the Hub (model, code, pipeline, card), or the app as a Space",
+        "export-model": "write a network as one file for torch.export or ONNX, which needs no stmoe_hf",
         "convert": "turn published weights (.pth or .safetensors) into a folder that transformers loads",
     },
 }
-_PRESENT = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+_PRESENT = {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)}
 COMMANDS = {name: text for part in GROUPS.values() for name, text in part.items() if name in _PRESENT}
 EXAMPLE = """\
 example:
@@ -88,7 +89,7 @@ def _run(argv: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         return _refuse(name)
-    module = importlib.import_module(f".{name}", commands.__name__)
+    module = importlib.import_module(f".{name.replace('-', '_')}", commands.__name__)
     if hasattr(module, "main"):
         return module.main(rest)
     text = COMMANDS[name]
@@ -102,7 +103,7 @@ def _run(argv: list[str]) -> int:
 def _help() -> str:
     lines = ["usage: stmoe COMMAND [--help]", "", "ST-MoE-BERT: where the people of a city will be."]
     for title, part in GROUPS.items():
-        present = [f"  {name:11} {text}" for name, text in part.items() if name in COMMANDS]
+        present = [f"  {name:12} {text}" for name, text in part.items() if name in COMMANDS]
         lines += ["", f"{title}:", *present] if present else []
     return "\n".join([*lines, "", EXAMPLE.rstrip()])
 

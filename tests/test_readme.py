@@ -62,7 +62,7 @@ def test_command_lines_are_understood(line, monkeypatch):
         parse_arguments(options)
     else:
         parser = argparse.ArgumentParser()
-        importlib.import_module(f"stmoe_hf.commands.{command}").add_arguments(parser)
+        importlib.import_module(f"stmoe_hf.commands.{command.replace('-', '_')}").add_arguments(parser)
         parser.parse_args(options)
 
 

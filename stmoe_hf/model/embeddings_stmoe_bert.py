@@ -163,7 +163,7 @@ def of_the_sequence(
         delta = torch.where(alone, torch.where((rank > 0) & is_record, time - before, 0), delta)
         is_last = so_far == so_far[:, -1:]
         to_next = torch.where(alone, torch.where(~is_last & is_history, after - time, 0), to_next)
-        counted = torch.where(alone, is_history, is_record)
+        counted = is_history | (is_record & ~alone)
     day = inputs[..., DAY]
     run = F.pad((day[:, 1:] != day[:, :-1]).long().cumsum(1), (1, 0))
     of_the_day = torch.zeros_like(run).scatter_add_(1, run, counted.long()).gather(1, run) * counted

@@ -177,7 +177,7 @@ class STMoEBertField(nn.Module):
         once = (visits[place] == 1).float()
         end = row.last[DAY] + 1
         first_day = end.expand_as(visits).scatter_reduce(0, place, day, "amin")[place]
-        span = end - day.amin()
+        span = end - day.min()
         kind, asked_kind = (
             kind_of_hour(records[:, SLOT], records[:, DAY_OFF], self.num_slots) for records in (row.history, row.asked)
         )

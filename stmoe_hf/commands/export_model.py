@@ -1,0 +1,28 @@
+"""`stmoe export-model --model FOLDER --output network.onnx`"""
+
+import argparse
+import time
+from pathlib import Path
+
+from .options import OWN_WEIGHTS, add_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, OWN_WEIGHTS, required=False)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, .pt2 or .onnx")
+    parser.add_argument(
+        "--format", choices=("torch", "onnx"), help="torch.export or ONNX; unset: as the name of the file ends"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..hub.export_model import export_model
+    from ..prediction.load import find_model, load_saved
+
+    begin = time.perf_counter()
+    model, _ = load_saved(find_model(args.model))
+    difference = export_model(model, args.output, args.format)
+    size, seconds = args.output.stat().st_size / 1e6, time.perf_counter() - begin
+    print(f"{sum(weights.numel() for weights in model.parameters()):,} weights -> {args.output}, {size:.1f} MB")
+    print(f"loaded again and compared: log-probabilities within {difference:.1g} of the network's; {seconds:.0f} s")
+    return 0
