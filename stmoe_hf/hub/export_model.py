@@ -117,7 +117,7 @@ def load(file: Path) -> Run:
     """What was exported, as a function of a window that gives the log-probabilities [1, Q, K]."""
     if file.suffix == SUFFIXES["torch"]:
         module = torch.export.load(file).module()
-        return lambda window: module(**window)
+        return lambda window: module(**window).detach()
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -183,7 +183,8 @@ def _save(program: torch.export.ExportedProgram, file: Path, format: str) -> Non
     if format == "torch":
         torch.export.save(program, file)
         return
-    table = torch.export.default_decompositions() | IN_TERMS_OF_ONNX
+    table = torch.export.default_decompositions()
+    table.update(IN_TERMS_OF_ONNX)
     with torch.no_grad():
         program = program.run_decompositions(table)
         made = torch.onnx.export(program, (), dynamo=True, verbose=False, output_names=[OUTPUT])
@@ -195,15 +196,10 @@ def _save(program: torch.export.ExportedProgram, file: Path, format: str) -> Non
 
 
 def _searched(ascending: Tensor, values: Tensor, **options: Any) -> Tensor:
-    """`torch.searchsorted` by halves: where in a table [N] values stand, of which the cells of a grid are the most."""
-    low = torch.zeros_like(values)
-    high = low + ascending.shape[0]
-    for _ in range(MOST_HALVINGS):
-        middle = (low + high) // 2
-        is_above = ascending[middle.clamp(max=ascending.shape[0] - 1)] < values
-        is_open = low < high
-        low, high = torch.where(is_open & is_above, middle + 1, low), torch.where(is_open & ~is_above, middle, high)
-    return low
+    """`torch.searchsorted` in a table [N]: sorted among its numbers, a value comes before those that equal it."""
+    _, order = _sorted(torch.cat([values, ascending]))
+    so_far = (order >= values.shape[0]).long().cumsum(0)
+    return torch.zeros_like(order).scatter(0, order, so_far)[: values.shape[0]]
 
 
 def _sorted(values: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
@@ -215,7 +211,6 @@ def _hypot(a: Tensor, b: Tensor) -> Tensor:
     return (a * a + b * b).sqrt()
 
 
-MOST_HALVINGS = 24  # enough for 16 million cells
 IN_TERMS_OF_ONNX = {
     torch.ops.aten.searchsorted.Tensor: _searched,
     torch.ops.aten.sort.stable: _sorted,
