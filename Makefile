@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .venv/.installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plots,report,geo,app]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,plots,report,geo,app,onnx]'
 	touch $@
 
 demo: .venv/.installed ## a generated city: zero-shot, fine-tuned, beside counting

@@ -55,7 +55,7 @@ Run = Callable[[dict[str, Tensor]], Tensor]
 
 
 def export_model(model: Any, output: str | Path, format: str | None = None) -> float:
-    """Write a network as one file; what it takes and gives is told in `docs/portable.md`.
+    """Write a network as one file; what it takes and gives is told in `docs/runtimes.md`.
 
     Args:
         model: an `STMoEBertForMobility` for the grid and calendar of the data that the file is for.
