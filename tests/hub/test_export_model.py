@@ -13,7 +13,7 @@ from stmoe_hf.model.modeling_mobility_bert import MobilityBERT
 
 from ..helpers import ROOT, small_model
 from ..model.test_field import field_model
-from ..published_network import published_config
+from ..model.test_modeling_mobility_bert import small_model as published_model
 from ..test_readme import blocks
 
 MISSING = [name for name in exporting.NEEDED["onnx"] if importlib.util.find_spec(name) is None]
@@ -79,7 +79,7 @@ def test_a_file_of_onnx_says_what_the_network_says(saved, capsys, monkeypatch):
         lambda: small_model(history_spread=3, record_features=True, **FEW),
         lambda: small_model(history_head=False, cities=["A", "B"], **FEW),
         pytest.param(
-            lambda: field_model(city_field_poi=True, cell_km=0.25, trained_cell_km=0.5), marks=pytest.mark.slow
+            lambda: field_model(city_field_poi=True, cell_km=0.25, trained_cell_km=0.5, **FEW), marks=pytest.mark.slow
         ),
     ],
     ids=["cell head", "no history head, cities", "points of interest, cells of another size"],
@@ -113,14 +113,14 @@ def test_a_file_that_differs_from_the_network_is_not_kept(monkeypatch, tmp_path)
 
     right = exporting.trace
     monkeypatch.setattr(exporting, "trace", trace_another)
-    with pytest.raises(ValueError, match="differs from the network by .* was not written"):
+    with pytest.raises(ValueError, match=r"differs from the network by .* was not written"):
         export_model(model, tmp_path / "network.pt2")
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_is_said_in_a_line(saved, tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match="a MobilityBERT cannot be exported"):
-        export_model(MobilityBERT(published_config()), tmp_path / "network.pt2")
+        export_model(published_model(MobilityBERT), tmp_path / "network.pt2")
 
     def refused(*options: str) -> str:
         assert stmoe.main(["export-model", "--model", str(saved[0]), *options]) == 1
