@@ -25,8 +25,8 @@ def test_alone_it_shows_all_commands_in_lines(capsys):
 
 
 def test_every_module_of_the_commands_has_a_line():
-    modules = {path.stem.replace("_", "-") for path in (Path(stmoe_hf.__file__).parent / "commands").glob("*.py")}
-    assert modules - {"__init__", "options", "scaled"} == set(stmoe.COMMANDS)
+    modules = {path.stem for path in (Path(stmoe_hf.__file__).parent / "commands").glob("*.py")}
+    assert modules - {"__init__", "options", "scaled"} == {name.replace("-", "_") for name in stmoe.COMMANDS}
 
 
 def test_the_version_is_told(capsys):
