@@ -44,12 +44,22 @@ def ring_of_square(cell_km: float) -> Tensor:
 
 
 @functools.cache
-def quarter_disk(squared_radius: float) -> Tensor:
-    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b, i^2 + j^2 <= r^2 there are: [r + 1, r + 1] by a and b."""
-    radius = math.isqrt(int(squared_radius))
-    i = torch.arange(radius + 1, device="cpu")
-    inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared_radius) & (i[:, None] >= 1)
-    return inside.long().cumsum(0).cumsum(1)
+def quarter_disks(cell_km: float) -> tuple[Tensor, Tensor, Tensor]:
+    """How many points (i, j) with 1 <= i <= a, 0 <= j <= b lie within each of `RING_KM` of (0, 0), in one table.
+
+    Returns:
+        [R] radius of each in cells; [R] where its part of the table begins; the table, in which the number stands at
+        begin + a * (radius + 1) + b, for a and b up to the radius.
+    """
+    tables = []
+    for km in RING_KM:
+        squared = (km / cell_km) ** 2 + 1e-6
+        i = torch.arange(math.isqrt(int(squared)) + 1, device="cpu")
+        inside = (i[:, None] ** 2 + i[None, :] ** 2 <= squared) & (i[:, None] >= 1)
+        tables.append(inside.long().cumsum(0).cumsum(1))
+    sizes = torch.tensor([table.numel() for table in tables], device="cpu")
+    radius = torch.tensor([len(table) - 1 for table in tables], device="cpu")
+    return radius, sizes.cumsum(0) - sizes, torch.cat([table.flatten() for table in tables])
 
 
 @functools.cache
