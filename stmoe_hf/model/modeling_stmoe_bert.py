@@ -292,9 +292,8 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
                 # Weighted as the cross-entropy is, so that it is the same however a step is cut into batches.
                 aux_loss = (row_loss * labelled.sum(-1)).sum() / num_items
                 loss = loss + self.config.router_aux_loss_coef * aux_loss
-        if num_candidates is not None:
-            if candidates is None:
-                logits, candidates = self._candidate_logits(asked, num_candidates)
+        if num_candidates is not None and candidates is None:
+            logits, candidates = self._candidate_logits(asked, num_candidates)
         elif labels is None:
             everywhere = torch.arange(self.config.num_cells, device=hidden.device)
             rows = [self._row_logits(asked, row, everywhere)[exists[row]] for row in range(len(hidden))]
@@ -355,12 +354,13 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         """`_log_probability`, and `_candidate_logits` if asked for, from the cells of one row after another."""
         told, of_candidates = [], []
         for row, of_row in enumerate(labelled):
-            cells, index = labels[row].masked_fill(~of_row, 0).unique(return_inverse=True)
-            candidates = cells[:0] if num_candidates is None else self._row_candidates(asked, row, num_candidates)
-            logits = self._row_logits(asked, row, torch.cat([candidates, cells]))
-            chosen = logits.gather(1, len(candidates) + index[:, None])[:, 0]
+            label = labels[row].masked_fill(~of_row, 0)
+            candidates = label[:0] if num_candidates is None else self._row_candidates(asked, row, num_candidates)
+            cells = torch.cat([candidates, label]).unique()
+            logits = self._row_logits(asked, row, cells)
+            chosen = logits.gather(1, torch.searchsorted(cells, label)[:, None])[:, 0]
             told.append(chosen.masked_fill(~of_row, 0.0))
-            of_candidates.append((logits[:, : len(candidates)], candidates))
+            of_candidates.append((logits[:, torch.searchsorted(cells, candidates)], candidates))
         log_probability = torch.stack(told) if told else torch.zeros_like(labelled, dtype=torch.float32)
         padded = (None, None) if num_candidates is None else self._padded(asked, of_candidates)
         return log_probability, *padded
