@@ -12,7 +12,6 @@ import numba
 import numpy as np
 
 from ..model.records import FIELD_COUNTS
-from ..model.spacetime import KINDS_OF_HOUR
 from .city import City
 from .counting import BLOCKS, block_of, counted, surroundings
 from .poi import PointsOfInterest
