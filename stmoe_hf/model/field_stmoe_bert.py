@@ -284,7 +284,7 @@ class STMoEBertField(nn.Module):
         close = [own @ farthest, own @ middle]
         # Of what is far hardly anything is left: no number so small that a processor is slow with it.
         close.append(own @ middle.clamp_(min=1e-9).square_().square_())
-        is_most = torch.zeros_like(row.places, dtype=own.dtype).index_fill(0, most, 1.0)
+        is_most = torch.zeros_like(row.places, dtype=own.dtype).scatter(0, most, 1.0)
         touches = own.new_zeros(cells.shape[0])
         touches = touches.scatter_add(0, beside.flatten(), is_most[:, None].expand_as(beside).flatten())
         counts = counts.t().contiguous()
