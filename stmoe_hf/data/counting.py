@@ -17,7 +17,6 @@ from .city import City
 
 PEOPLE_A_STEP = 512  # counted together
 BLOCKS = (4, 16)  # sides of the blocks of cells, in cells
-NEIGHBOURS = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
 
 
 class Counted(NamedTuple):
@@ -83,17 +82,27 @@ def block_of(cell: np.ndarray, side: int, width: int) -> np.ndarray:
 
 def surroundings(cells: np.ndarray, people: np.ndarray, width: int) -> list[np.ndarray]:
     """[N] people in and around each of the cells [N], ascending, and in its block of each of `BLOCKS`."""
-    around = people + sum(people[at] * there for at, there in (_beside(cells, *step, width) for step in NEIGHBOURS))
     in_blocks = []
     for side in BLOCKS:
-        _, block = np.unique(block_of(cells, side, width), return_inverse=True)
+        block = block_of(cells, side, width)
         in_blocks.append(np.bincount(block, people)[block])
-    return [around, *in_blocks]
+    return [_around(cells, people.astype(np.float64), width), *in_blocks]
 
 
-def _beside(cells: np.ndarray, dx: int, dy: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each cell where its neighbour stands among the cells, and whether it does."""
-    x = cells % width + dx
-    sought = cells + dy * width + dx
-    at = np.minimum(np.searchsorted(cells, sought), len(cells) - 1)
-    return at, (cells[at] == sought) & (x >= 0) & (x < width)
+@numba.njit(nogil=True, cache=True)
+def _around(cells, people, width):
+    """[N] people in the nine cells in and around each: three places in the list go along with it, one a line."""
+    total = np.zeros(len(cells))
+    for line in (-1, 0, 1):
+        first = 0
+        for i in range(len(cells)):
+            x = cells[i] % width
+            left = cells[i] + line * width - (1 if x > 0 else 0)
+            right = cells[i] + line * width + (1 if x < width - 1 else 0)
+            while first < len(cells) and cells[first] < left:
+                first += 1
+            at = first
+            while at < len(cells) and cells[at] <= right:
+                total[i] += people[at]
+                at += 1
+    return total

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from ..model.records import FIELD_COUNTS
-from ..model.spacetime import KINDS_OF_HOUR
 from .city import City
 from .counting import BLOCKS, block_of, counted, surroundings
 from .poi import PointsOfInterest
@@ -73,6 +73,8 @@ class CityField:
         self.person, self.cell, self.kinds = (np.concatenate(part) for part in zip(*counted(city, until), strict=True))
         self.starts = np.searchsorted(self.person, np.arange(len(city) + 1))
         self.weight = np.log1p(self.kinds.sum(1)).astype(np.float32)
+        is_seen = np.bincount(self.cell, minlength=city.grid.num_cells) > 0
+        self.cells, self.place = np.flatnonzero(is_seen), (np.cumsum(is_seen) - 1)[self.cell]
         self.norm = np.sqrt(np.bincount(self.person, self.weight**2, minlength=len(city))) + 1e-6
         # Who was seen in which block, of which to find the people who live in the same parts of the city.
         block = block_of(self.cell, BLOCKS[0], self.width)
@@ -104,10 +106,9 @@ class CityField:
         others = np.flatnonzero(alike >= 0)
         if len(others) > MOST_PEOPLE:
             others = np.sort(others[np.argpartition(-alike[others], MOST_PEOPLE)[:MOST_PEOPLE]])
-        entries = np.concatenate([np.arange(0), *(np.arange(self.starts[i], self.starts[i + 1]) for i in others)])
         found = PersonField.of_nobody()
-        if len(entries) and len(places):
-            found = self._counted(entries.astype(np.int64), places, visits, alike)
+        if len(places):
+            found = self._counted(others, places, visits, alike)
         if self.poi is None or not with_poi:
             return found
         return with_points(found, self.poi, places, visits, self.width) if len(places) else found
@@ -118,25 +119,61 @@ class CityField:
         worth = (of_block / self._people_of_block)[self._blocks % self.num_blocks]
         return np.bincount(self._blocks // self.num_blocks, worth, minlength=len(self))
 
-    def _counted(self, entries: np.ndarray, places: np.ndarray, visits: np.ndarray, alike: np.ndarray) -> PersonField:
-        person, weight = self.person[entries], self.weight[entries]
-        cells, entry = np.unique(self.cell[entries], return_inverse=True)
-        people = np.bincount(entry, minlength=len(cells)).astype(np.float32)
-        kinds = np.stack(
-            [np.bincount(entry, self.kinds[entries, k], len(cells)) for k in range(KINDS_OF_HOUR)], axis=1
-        )
-        # How often the person is in each cell, by the number of people there: who shares it is alike.
-        at = np.minimum(np.searchsorted(places, cells), len(places) - 1)
-        own = np.where(places[at] == cells, visits[at], 0.0) / (people + 1)
-        of_same_cells = np.bincount(person, weight * own[entry], minlength=len(self))
-        shared = []
-        for likeness in (of_same_cells, np.maximum(alike, 0.0)):
-            total = likeness[np.unique(person)].sum()
-            shared.append(
-                np.bincount(entry, weight * (likeness / self.norm)[person], len(cells)) / (total + 1e-6) * 10
-            )
-        counts = np.column_stack([people, kinds, *surroundings(cells, people, self.width), *shared]).astype(np.float32)
+    def _counted(self, others: np.ndarray, places: np.ndarray, visits: np.ndarray, alike: np.ndarray) -> PersonField:
+        # How often the person is in each of the cells of the city.
+        at = np.searchsorted(self.cells, places)
+        is_there = self.cells[np.minimum(at, len(self.cells) - 1)] == places if len(self.cells) else at < 0
+        own = np.zeros(len(self.cells), np.float32)
+        own[at[is_there]] = visits[is_there]
+        of_others = self.starts, self.place, self.kinds, self.weight, self.norm
+        seen, people, kinds, shared = _of_others(others, *of_others, own, alike)
+        cells = self.cells[seen]
+        counts = np.column_stack([people, kinds, *surroundings(cells, people, self.width), shared]).astype(np.float32)
         return person_field(cells, counts, places, visits, self.width)
+
+
+@numba.njit(nogil=True, cache=True)
+def _of_others(others, starts, place, kinds, weight, norm, own, alike):
+    """What a city's records say of the cells that some people were seen in.
+
+    Args:
+        others: [O] the people.
+        starts, place, kinds, weight: [people + 1] where each person's entries begin, and of the entries the number of
+            their cell, their records by kind of hour, and their weight.
+        norm: [people] of each person's weights.
+        own: [cells] how often the person who is told is in each cell.
+        alike: [people] how like that person they are.
+
+    Returns:
+        [N] numbers of the cells, ascending; [N] people; [N, KINDS_OF_HOUR] their records; [N, 2] how much each is
+        visited by people who share cells and blocks of cells with the person.
+    """
+    people = np.zeros(len(own))
+    for other in others:
+        for entry in range(starts[other], starts[other + 1]):
+            people[place[entry]] += 1
+    seen = np.flatnonzero(people)
+    people = people[seen]
+    number = np.empty(len(own), np.int64)
+    number[seen] = np.arange(len(seen))
+    own = own[seen] / (people + 1)  # who shares a cell that few are in is alike
+    likeness = np.zeros((len(others), 2))
+    for i, other in enumerate(others):
+        for entry in range(starts[other], starts[other + 1]):
+            likeness[i, 0] += weight[entry] * own[number[place[entry]]]
+        if starts[other] < starts[other + 1]:
+            likeness[i, 1] = alike[other]
+    records, shared = np.zeros((len(seen), kinds.shape[1])), np.zeros((len(seen), 2))
+    total = likeness.sum(axis=0) + 1e-6
+    for i, other in enumerate(others):
+        of_cells, of_blocks = likeness[i] / norm[other] / total * 10
+        for entry in range(starts[other], starts[other + 1]):
+            at = number[place[entry]]
+            for kind in range(kinds.shape[1]):
+                records[at, kind] += kinds[entry, kind]
+            shared[at, 0] += weight[entry] * of_cells
+            shared[at, 1] += weight[entry] * of_blocks
+    return seen, people, records, shared
 
 
 def person_field(
@@ -146,7 +183,8 @@ def person_field(
 
     Relevant are cells with people around them near the most visited of the person's places, [P] with `visits` [P].
     """
-    chosen = ~np.isin(cells, places)
+    at = np.searchsorted(places, cells)
+    chosen = places[np.minimum(at, len(places) - 1)] != cells
     cells, counts = cells[chosen], counts[chosen]
     if len(cells) > MOST_CELLS:
         worth = counts[:, FIELD_COUNTS.index("people_around")] * _near(cells, places, visits, width)

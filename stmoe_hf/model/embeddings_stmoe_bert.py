@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .configuration_stmoe_bert import STMoEBertConfig
+from .distances_stmoe_bert import STEPS, proximity_by_offset
 from .records import CELL, DAY, DAY_OFF, DELTA, SLOT, WEEKDAY
 
 # What `STMoEBertRecordFeatures` gives for each record, in order; the last two are not of its cell.
@@ -59,10 +60,9 @@ class STMoEBertRecordFeatures(nn.Module):
         at_night = slot < self.num_slots // 4
         in_office_hours = (slot >= self.num_slots * 3 // 8) & (slot < self.num_slots * 3 // 4)
         visits, visits_at_night = count(history), count(at_night.float())
-        near = self._near(visits, cell, cell)
+        near, home = self._around(visits, visits_at_night, cell)
         last = torch.full_like(visits, -1.0).scatter_reduce_(1, place, day.float() * history - (1 - history), "amax")
         now = (day * is_history).amax(1, keepdim=True).float() + 1
-        home = self._home(visits, visits_at_night, cell)
         own = of_records(visits).clamp(min=1)
         total = (history.sum(1, keepdim=True) / scale).clamp(min=1)
         visits_of_record = (own / scale).clamp(min=1)
@@ -84,24 +84,32 @@ class STMoEBertRecordFeatures(nn.Module):
         features = torch.stack(of_the_cell, dim=-1) * history[..., None]
         return torch.cat([features, torch.stack(of_the_sequence, dim=-1)], dim=-1)
 
-    def _near(self, visits: Tensor, cell: Tensor, around: Tensor) -> Tensor:
-        """Visits [B, P] to places `cell` [B, P], weighted by the proximity to the cells `around` [B, A]: [B, A]."""
-        unit = self.cell_km / self.trained_cell_km  # trained cells a cell
-        dx = (around[:, :, None] % self.width - cell[:, None, :] % self.width).abs() * unit
-        dy = (around[:, :, None] // self.width - cell[:, None, :] // self.width).abs() * unit
-        is_near = (dx <= NEAR_RADIUS) & (dy <= NEAR_RADIUS)
-        return ((torch.exp(-0.5 * torch.hypot(dx, dy)) * is_near) @ visits[..., None])[..., 0]
+    def _around(self, visits: Tensor, at_night: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Of places `cell` [B, P] with their visits [B, P]: visits near each [B, P], by their proximity, and the home.
 
-    def _home(self, visits: Tensor, at_night: Tensor, cell: Tensor) -> Tensor:
-        """The cell [B, 1], visited or beside one that was, around which most nights were spent (the lowest such)."""
-        step = torch.tensor((-1, 0, 1), device=cell.device)
-        x = (cell % self.width)[:, :, None, None] + step[:, None]
-        y = (cell // self.width)[:, :, None, None] + step
-        inside = ((x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)).flatten(1)
-        around = (y * self.width + x).flatten(1)
-        worth = self._near(at_night + 1e-3 * visits, cell, around).masked_fill(~inside, -1.0)
+        The home [B, 1] is the cell, visited or beside one that was, around which most nights were spent (the lowest
+        such).
+        """
+        proximity = self._proximity(cell)
+        beside = proximity.shape[-1]
+        counts = torch.stack([visits, at_night + 1e-3 * visits], dim=1)  # [B, 2, P]
+        near, nights = (counts @ proximity.flatten(2)).unflatten(2, (-1, beside)).unbind(1)  # [B, P, 9] each
+        step = torch.tensor(STEPS, device=cell.device)
+        x, y = (cell % self.width)[..., None] + step[:, 0], (cell // self.width)[..., None] + step[:, 1]
+        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
+        worth = nights.masked_fill(~inside, -1.0).flatten(1)
         is_best = worth >= worth.amax(1, keepdim=True) * (1 - 1e-6)
-        return torch.where(is_best, around, self.mask_id).amin(1, keepdim=True)
+        home = torch.where(is_best, (y * self.width + x).flatten(1), self.mask_id).amin(1, keepdim=True)
+        return near[..., STEPS.index((0, 0))], home
+
+    def _proximity(self, cell: Tensor) -> Tensor:
+        """[B, P, P, 9] of the places [B, P] of the first P to the nine cells in and around those of the second."""
+        radius, table = proximity_by_offset(NEAR_RADIUS, self.cell_km / self.trained_cell_km)
+        x, y = (cell % self.width).int(), (cell // self.width).int()
+        # What lies beyond the table is as far as what lies at its rim.
+        dx, dy = ((at[:, None, :] - at[:, :, None]).clamp_(-radius, radius) for at in (x, y))
+        index = dy.add_(radius).mul_(2 * radius + 1).add_(dx).add_(radius)
+        return table.to(cell.device).index_select(0, index.flatten()).view(*index.shape, len(STEPS))
 
     def _first_of_day(self, day: Tensor, place: Tensor, is_history: Tensor) -> Tensor:
         """1 at one record of each (day, place) of the history, 0 elsewhere."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .configuration_stmoe_bert import STMoEBertConfig
+from .distances_stmoe_bert import STEPS
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
 from .outputs_stmoe_bert import AskedFor
 from .records import CELL, DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
@@ -141,7 +142,7 @@ class STMoEBertField(nn.Module):
     def forward(self, row: RowOfQuestions, cells: Tensor, spread: STMoEBertSpread, far: STMoEBertFar) -> Tensor:
         """Probabilities [Q, K] of cells [K]."""
         known_reach = spread.between(row.places[None], row.places[None])[0].exp()  # [P, P]
-        stays = (row.weight @ known_reach.t()).sum(1)  # [Q] of the spread weights, what stays in known cells
+        stays = row.weight @ known_reach.sum(0)  # [Q] of the spread weights, what stays in known cells
         reach = row.weight @ spread.between(cells[None], row.places[None])[0].exp().t()  # [Q, K]
         novelty = torch.sigmoid(self.novelty(row, stays))[:, None]
         part = self.log_parts(row, stays).exp()
@@ -214,14 +215,14 @@ class STMoEBertField(nn.Module):
 
     # ---- Which new cell ----
 
-    def candidates(self, row: RowOfQuestions) -> tuple[Tensor, Tensor]:
+    def candidates(self, row: RowOfQuestions) -> tuple[Tensor, Tensor, Tensor]:
         """Cells [N], ascending, of which none is in the history, and their counts [N, F], 0 where nobody was seen.
 
-        The last is always `no_cell`.
+        The last is always `no_cell`. Also the numbers [P, 9] of those in and around each place, the last's for others.
         """
-        step = torch.tensor((-1, 0, 1), device=row.places.device)
-        x = (row.places % self.width)[:, None, None] + step
-        y = (row.places // self.width)[:, None, None] + step[:, None]
+        step = torch.tensor(STEPS, device=row.places.device)
+        x = (row.places % self.width)[:, None] + step[:, 0]
+        y = (row.places // self.width)[:, None] + step[:, 1]
         inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
         around = torch.where(inside, y * self.width + x, self.no_cell)
         cells = torch.cat([row.cells, around.flatten()])
@@ -229,14 +230,15 @@ class STMoEBertField(nn.Module):
         cells, index = F.pad(cells, (0, 1), value=self.no_cell).unique(return_inverse=True)
         torch._check(cells.shape[0] >= 1)
         counts = row.counts.new_zeros(cells.shape[0], row.counts.shape[1])
-        return cells, counts.index_put((index[: row.cells.shape[0]],), row.counts)
+        counts = counts.index_put((index[: row.cells.shape[0]],), row.counts)
+        return cells, counts, index[row.cells.shape[0] : -1].view(around.shape)
 
     def scored(self, row: RowOfQuestions) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates [N], their scores [N] that no question has a say in, and what questions weigh, [N, size]."""
         if row.scored is None:
-            candidates, counts = self.candidates(row)
+            candidates, counts, beside = self.candidates(row)
             people = counts[:, : len(FIELD_COUNTS)]
-            features = self.cell_features(row, candidates, people).to(self.linear.weight.dtype)
+            features = self.cell_features(row, candidates, people, beside).to(self.linear.weight.dtype)
             static, hidden = self.linear(features)[:, 0], self.hidden(features)
             if self.poi is not None:
                 of_poi = self.poi(self.poi_features(counts).to(features.dtype))
@@ -255,36 +257,48 @@ class STMoEBertField(nn.Module):
         candidates, static, weighed = self.scored(row)
         index, is_candidate = _stands(cells, candidates)
         scores = torch.addmm(static, self.of_question(row.states), weighed.t()).float()  # [Q, N]
-        chosen = scores[:, index] - torch.logsumexp(scores, dim=1, keepdim=True)
-        return chosen.exp() * is_candidate
+        return F.log_softmax(scores, dim=1).index_select(1, index).exp() * is_candidate
 
-    def cell_features(self, row: RowOfQuestions, cells: Tensor, counts: Tensor) -> Tensor:
-        """[N, CELL_FEATURES]: what is counted of each cell, and how it lies to the places of the history."""
+    def cell_features(self, row: RowOfQuestions, cells: Tensor, counts: Tensor, beside: Tensor) -> Tensor:
+        """[N, CELL_FEATURES]: what is counted of each cell, and how it lies to the places of the history.
+
+        Args:
+            row: the questions.
+            cells, counts, beside: as `candidates` gives them, the counts without those of points of interest.
+        """
         day, slot = row.history[:, DAY], row.history[:, SLOT]
         kind = kind_of_hour(slot, row.history[:, DAY_OFF], self.num_slots)
         recently = ((day - row.last[DAY]) / RECENT_DAYS).exp()
         times = (kind == 0, (kind == 1) | (kind == 2), kind >= 3, recently, kind >= 0)
-        own = counts.new_zeros(row.places.shape[0], OWN_TIMES)
-        own = own.index_add(0, row.place, torch.stack([weight.to(own.dtype) for weight in times], dim=-1))
-        home = row.places.index_select(0, (own[:, 0] + 1e-3 * own[:, -1]).argmax(keepdim=True))
-        most = own[:, -1].argsort(descending=True, stable=True)[:MOST_PLACES]
-        places, own = row.places[most], own[most] / own.sum(0).clamp(min=1e-3)
-        apart = self._apart(cells, places)  # [N, P] cells
-        farthest = torch.exp(-apart * (self.cell_km / KM_SCALES[-1]))
-        middle = farthest.square().square()  # each scale is a fourth of the next: one exp for all
-        close = [middle.square().square(), middle, farthest]
-        touches = (apart < 1.5).to(own.dtype).sum(1)
+        own = counts.new_zeros(OWN_TIMES, row.places.shape[0])
+        own = own.scatter_add(
+            1, row.place.expand(OWN_TIMES, -1), torch.stack([weight.to(own.dtype) for weight in times])
+        )
+        home = row.places.index_select(0, (own[0] + 1e-3 * own[-1]).argmax(keepdim=True))
+        most = own[-1].argsort(descending=True, stable=True)[:MOST_PLACES]
+        places, own = row.places[most], own[:, most] / own.sum(1, keepdim=True).clamp(min=1e-3)
+        apart = self._apart(cells, places)  # [P, N] cells; what is summed over places stands in its lines
+        nearest = apart.amin(0)
+        farthest = apart.mul_(-self.cell_km / KM_SCALES[-1]).exp_()
+        middle = farthest.square().square_()  # each scale is a fourth of the next: one exp for all
+        close = [own @ farthest, own @ middle]
+        # Of what is far hardly anything is left: no number so small that a processor is slow with it.
+        close.append(own @ middle.clamp_(min=1e-9).square_().square_())
+        is_most = torch.zeros_like(row.places, dtype=own.dtype).scatter(0, most, 1.0)
+        touches = own.new_zeros(cells.shape[0])
+        touches = touches.scatter_add(0, beside.flatten(), is_most[:, None].expand_as(beside).flatten())
+        counts = counts.t().contiguous()
         parts = [
-            counts[:, :-2].log1p() / 2,
-            counts[:, 1 : 1 + KINDS_OF_HOUR].sum(1, keepdim=True).log1p() / 2,
-            (counts[:, -2:] + 1e-3).log() / 2,
-            *((near @ own + 1e-4).log() / 2 for near in close),
-            (apart.amin(1) * self.cell_km).log1p()[:, None],
+            counts[:-2].log1p() / 2,
+            counts[1 : 1 + KINDS_OF_HOUR].sum(0, keepdim=True).log1p() / 2,
+            (counts[-2:] + 1e-3).log() / 2,
+            *((near + 1e-4).log() / 2 for near in reversed(close)),
+            (nearest * self.cell_km).log1p()[None],
             *((self._apart(cells, one) * self.cell_km).log1p() / 2 for one in (home, row.last[CELL:])),
-            touches.log1p()[:, None],
-            (touches > 0).to(own.dtype)[:, None],
+            touches.log1p()[None],
+            (touches > 0).to(own.dtype)[None],
         ]
-        return FEATURE_SCALE * torch.cat(parts, dim=1)
+        return FEATURE_SCALE * torch.cat(parts).t()
 
     def poi_features(self, counts: Tensor) -> Tensor:
         """[N, P] of points of interest, 0 where there are none or none are given."""
@@ -294,10 +308,15 @@ class STMoEBertField(nn.Module):
         return FEATURE_SCALE * points.log1p() / 2
 
     def _apart(self, cells: Tensor, places: Tensor) -> Tensor:
-        """How many cells [N, P] lie between cells [N] and places [P]."""
-        dx = cells[:, None] % self.width - places % self.width
-        dy = cells[:, None] // self.width - places // self.width
-        return (dx * dx + dy * dy).float().sqrt()
+        """How many cells [P, N] lie between places [P] and cells [N]."""
+        dx, dy = (
+            of_places[:, None].float() - of_cells.float()
+            for of_places, of_cells in (
+                (places % self.width, cells % self.width),
+                (places // self.width, cells // self.width),
+            )
+        )
+        return dx.square_().addcmul_(dy, dy).sqrt_()
 
 
 def _stands(cells: Tensor, ascending: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .configuration_stmoe_bert import STMoEBertConfig
-from .distances_stmoe_bert import RING_KM, between_distances, distances, quarter_disk, ring_of_square
+from .distances_stmoe_bert import RING_KM, between_distances, distances, quarter_disks, ring_of_square
 from .embeddings_stmoe_bert import find_places
 from .records import CELL, DAY, DAY_OFF, SLOT, WEEKDAY
 
@@ -289,13 +289,16 @@ class STMoEBertSpread(nn.Module):
     def between(self, to_cell: Tensor, from_cell: Tensor) -> Tensor:
         """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q]; -inf beyond the kernel."""
         kernel = self.kernel()
-        dx = to_cell[:, :, None] % self.width - from_cell[:, None, :] % self.width + self.radius
-        dy = to_cell[:, :, None] // self.width - from_cell[:, None, :] // self.width + self.radius
-        size = 2 * self.radius + 1
-        inside = (dx >= 0) & (dx < size) & (dy >= 0) & (dy < size)
-        index = torch.where(inside, dy * size + dx, size * size)
-        table = F.pad(kernel.flatten(), (0, 1), value=-math.inf)
-        return _look_up(table, index) - self.log_inside(kernel, from_cell)[:, None, :]
+        rim = self.radius + 1  # where all lie that are beyond the kernel
+        dx, dy = (
+            (to[:, :, None].int() - of[:, None, :].int()).clamp_(-rim, rim).add_(rim)
+            for to, of in (
+                (to_cell % self.width, from_cell % self.width),
+                (to_cell // self.width, from_cell // self.width),
+            )
+        )
+        table = F.pad(kernel, (1, 1, 1, 1), value=-math.inf)
+        return _look_up(table, dy.mul_(2 * rim + 1).add_(dx)) - self.log_inside(kernel, from_cell)[:, None, :]
 
     def around(self, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The cells [P, S] that places `cell` [P] spread to, and the share of each; off the grid: cell 0, share 0."""
@@ -339,16 +342,13 @@ class STMoEBertFar(nn.Module):
     def cells_in_rings(self, cell: Tensor) -> Tensor:
         """How many cells [..., R] of the grid lie in each ring around `cell` [...]; the last ring is the rest."""
         x, y = cell % self.width, cell // self.width
-        left, right, down, up = x, self.width - 1 - x, y, self.height - 1 - y
-        within = []
-        for km in RING_KM:
-            radius = math.isqrt(int((km / self.cell_km) ** 2 + 1e-6))
-            table = quarter_disk((km / self.cell_km) ** 2 + 1e-6).to(cell.device)
-            # Four quarters, each with one of its two axes: together everything around the cell but the cell.
-            quarters = ((right, up), (up, left), (left, down), (down, right))
-            within.append(sum(table[a.clamp(max=radius), b.clamp(max=radius)] for a, b in quarters))
-        within.append(torch.full_like(x, self.width * self.height - 1))
-        return torch.stack(within, dim=-1).diff(dim=-1, prepend=torch.zeros_like(x)[..., None])
+        to_edge = torch.stack([self.width - 1 - x, self.height - 1 - y, x, y], dim=-1)[..., None]  # [..., 4, 1]
+        radius, first, table = (part.to(cell.device) for part in quarter_disks(self.cell_km))
+        # Four quarters, each with one of its two axes: together everything around the cell but the cell.
+        along, across = torch.minimum(to_edge, radius), torch.minimum(to_edge.roll(-1, dims=-2), radius)
+        within = _look_up(table, first + along * (radius + 1) + across).sum(-2)  # [..., R - 1]
+        within = F.pad(within, (0, 1), value=self.width * self.height - 1)
+        return within.diff(dim=-1, prepend=torch.zeros_like(x)[..., None])
 
     def log_share(self, log_rings: Tensor, to_cell: Tensor, from_cell: Tensor) -> Tensor:
         """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q], by rings [B, Q, R]."""

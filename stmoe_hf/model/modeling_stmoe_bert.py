@@ -279,7 +279,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if labels is not None:
             row_labels = labels.gather(1, position).masked_fill(~exists, NO_LABEL)
             labelled = row_labels != NO_LABEL
-            log_probability = self._log_probability(asked, row_labels, labelled)
+            if self.field is not None and asked.history is not None:
+                log_probability, logits, candidates = self._by_rows(asked, row_labels, labelled, num_candidates)
+            else:
+                log_probability = self._log_probability(asked, row_labels, labelled)
             if num_items_in_batch is None:
                 num_items_in_batch = labelled.sum()
             num_items = torch.as_tensor(num_items_in_batch, device=hidden.device).clamp(min=1)
@@ -289,7 +292,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
                 # Weighted as the cross-entropy is, so that it is the same however a step is cut into batches.
                 aux_loss = (row_loss * labelled.sum(-1)).sum() / num_items
                 loss = loss + self.config.router_aux_loss_coef * aux_loss
-        if num_candidates is not None:
+        if num_candidates is not None and candidates is None:
             logits, candidates = self._candidate_logits(asked, num_candidates)
         elif labels is None:
             everywhere = torch.arange(self.config.num_cells, device=hidden.device)
@@ -325,8 +328,6 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
 
     def _log_probability(self, asked: AskedFor, labels: Tensor, labelled: Tensor) -> Tensor:
         """Log-probability [B, Q] of the labels [B, Q], 0 where there is none."""
-        if self.field is not None and asked.history is not None:
-            return self._log_probability_by_rows(asked, labels, labelled)
         chosen = labels[labelled]
         if self.cell_head is not None:
             others = self.cell_head.log_probability(asked.states[labelled], chosen)
@@ -347,14 +348,22 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         log_probability = logaddexp(asked.to_history[labelled] + from_history, asked.to_others[labelled] + others)
         return torch.zeros_like(labelled, dtype=torch.float32).masked_scatter(labelled, log_probability)
 
-    def _log_probability_by_rows(self, asked: AskedFor, labels: Tensor, labelled: Tensor) -> Tensor:
-        """The same, from the probabilities of the labels of one row after another."""
-        rows = []
+    def _by_rows(
+        self, asked: AskedFor, labels: Tensor, labelled: Tensor, num_candidates: int | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """`_log_probability`, and `_candidate_logits` if asked for, from the cells of one row after another."""
+        told, of_candidates = [], []
         for row, of_row in enumerate(labelled):
-            cells, index = labels[row].masked_fill(~of_row, 0).unique(return_inverse=True)
-            chosen = self._row_logits(asked, row, cells).gather(1, index[:, None])[:, 0]
-            rows.append(chosen.masked_fill(~of_row, 0.0))
-        return torch.stack(rows) if rows else torch.zeros_like(labelled, dtype=torch.float32)
+            label = labels[row].masked_fill(~of_row, 0)
+            candidates = label[:0] if num_candidates is None else self._row_candidates(asked, row, num_candidates)
+            cells = torch.cat([candidates, label]).unique()
+            logits = self._row_logits(asked, row, cells)
+            chosen = logits.gather(1, torch.searchsorted(cells, label)[:, None])[:, 0]
+            told.append(chosen.masked_fill(~of_row, 0.0))
+            of_candidates.append((logits[:, torch.searchsorted(cells, candidates)], candidates))
+        log_probability = torch.stack(told) if told else torch.zeros_like(labelled, dtype=torch.float32)
+        padded = (None, None) if num_candidates is None else self._padded(asked, of_candidates)
+        return log_probability, *padded
 
     def _candidate_logits(self, asked: AskedFor, num_candidates: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, Q, K] of candidate cells [B, K], row by row, so that one [Q, K] tensor exists."""
@@ -362,6 +371,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         for row in range(len(asked.states)):
             cells = self._row_candidates(asked, row, num_candidates)
             rows.append((self._row_logits(asked, row, cells), cells))
+        return self._padded(asked, rows)
+
+    def _padded(self, asked: AskedFor, rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Logits [Q, K] and candidates [K] of each row, in two tensors."""
         width = max((len(cells) for _, cells in rows), default=0)
         if not rows:
             return asked.states.new_zeros(0, 0, 0), asked.exists.new_zeros(0, 0, dtype=torch.long)

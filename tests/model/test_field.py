@@ -9,6 +9,7 @@ from stmoe_hf import MobilityProcessor, STMoEBertConfig
 from stmoe_hf.data.city import open_city
 from stmoe_hf.data.splits import split_users
 from stmoe_hf.data.windows import PredictionWindows, TrainingWindows, WindowShape
+from stmoe_hf.model.field_stmoe_bert import FEATURE_SCALE
 from stmoe_hf.model.records import CELL, FIELD_COUNTS, POI_COUNTS
 from stmoe_hf.model.spacetime import Calendar, Grid
 from stmoe_hf.prediction.forecast import Asked, Forecaster, ForecastSettings
@@ -65,6 +66,35 @@ def test_the_labels_have_the_probability_that_all_cells_are_given():
     labels = batch["labels"][batch["labels"] >= 0]
     told = model(**batch).log_probability.flatten()
     assert torch.allclose(everywhere.gather(1, labels[:, None])[:, 0], told, atol=1e-4)
+
+
+@torch.no_grad()
+def test_labels_and_candidates_are_answered_together_as_they_are_alone():
+    model, batch = field_model(), padded(window(), window(seed=1, asked=2), window(seed=2, others=0))
+    both, labels = model(**batch, num_candidates=32), model(**batch)
+    candidates = model(**without(batch, "labels"), num_candidates=32)
+    assert torch.allclose(both.log_probability, labels.log_probability, atol=1e-5)
+    assert torch.equal(both.candidates, candidates.candidates)
+    assert torch.allclose(both.logits, candidates.logits, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_candidate_touches_the_places_in_the_eight_cells_around_it():
+    model, seen = field_model(), []
+    ask = model.field.cell_features
+
+    def listen(row, cells, counts, beside):
+        seen.append((row.places, cells, ask(row, cells, counts, beside)))
+        return seen[-1][-1]
+
+    model.field.cell_features = listen
+    model(**without(padded(window(), window(seed=2, others=0)), "labels"))
+    for places, cells, features in seen:
+        cells, touched = cells[:-1], (features[:-1, -2] / FEATURE_SCALE).expm1()
+        dx = cells[:, None] % GRID.width - places % GRID.width
+        dy = cells[:, None] // GRID.width - places // GRID.width
+        expected = ((dx.abs() <= 1) & (dy.abs() <= 1)).sum(1).float()
+        assert expected.max() > 1 and torch.allclose(touched, expected, atol=1e-4)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmoe_hf import MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
+from stmoe_hf.model.embeddings_stmoe_bert import NEAR_RADIUS, STMoEBertRecordFeatures
 from stmoe_hf.model.heads_stmoe_bert import RING_KM, STMoEBertFar
 from stmoe_hf.model.spacetime import Calendar, Grid
 
@@ -203,6 +204,30 @@ def test_the_cells_of_a_ring_are_counted_exactly(grid):
         rings = far.ring(cells, torch.tensor([cell]))[:, 0]
         expected = torch.bincount(rings, minlength=len(RING_KM) + 2)[: len(RING_KM) + 1]
         assert torch.equal(counts[cell], expected)
+
+
+@pytest.mark.parametrize("grid", [Grid(30, 20, 0.5), Grid(30, 20, 0.2), Grid(9, 40, 1.7)], ids=str)
+def test_visits_near_a_place_and_the_home_are_those_of_every_pair_of_cells(grid):
+    config = STMoEBertConfig(**(PORTABLE | {"grid_width": grid.width, "grid_height": grid.height}))
+    config.cell_km = grid.cell_km
+    features = STMoEBertRecordFeatures(config)
+    random = np.random.default_rng(0)
+    cell = torch.from_numpy(np.sort(random.choice(grid.num_cells, (3, 60)), axis=1))
+    visits, nights = (torch.from_numpy(random.integers(1, 20, (3, 60)).astype(np.float32)) for _ in range(2))
+
+    def proximity(to: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+        apart = torch.stack([to % grid.width - of % grid.width, to // grid.width - of // grid.width]).abs()
+        apart = apart * (grid.cell_km / 0.5)
+        return torch.exp(-0.5 * torch.hypot(*apart)) * (apart <= NEAR_RADIUS).all(0)
+
+    near, home = features._around(visits, nights, cell)
+    expected = (proximity(cell[:, :, None], cell[:, None, :]) * visits[:, None]).sum(-1)
+    assert torch.allclose(near, expected, rtol=1e-5)
+    everywhere = torch.arange(grid.num_cells)[None, :, None]
+    worth = (proximity(everywhere, cell[:, None, :]) * (nights + 1e-3 * visits)[:, None]).sum(-1)
+    x, y = everywhere % grid.width, everywhere // grid.width
+    beside = ((x - cell[:, None] % grid.width).abs() <= 1) & ((y - cell[:, None] // grid.width).abs() <= 1)
+    assert torch.equal(home[:, 0], worth.masked_fill(~beside.any(-1), 0).argmax(1))
 
 
 def test_a_moved_configuration_is_saved_and_read_with_what_it_was_trained_on(tmp_path):
