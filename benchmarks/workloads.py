@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from common import ROOT, Measure, machine
 from stmoe_hf import MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
 from stmoe_hf.training.command_line import parse_arguments
-from stmoe_hf.training.memory import keep_freed_memory
 
 HISTORY, HORIZON = 900, 300  # records of a typical user before and after the cut
 INPUT, OUTPUT = 240, 30  # records in and out of the published network
@@ -81,8 +80,6 @@ def train(
     **more,
 ) -> Measure:
     """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record; `bf16`: on a CPU too."""
-    if DEVICE == "cpu" and name != "published":  # as `stmoe train` does; the published code does not
-        keep_freed_memory()
     model, data = network(name, **more).train(), batch(users, history, horizon)
     if checkpoint:  # of activations: each layer is computed again in backward
         model.gradient_checkpointing_enable()

@@ -19,7 +19,6 @@ from ..report.unasked import REPORT, report_of_run
 from .arguments import DataArguments, ModelArguments, RunArguments
 from .build import build_model, find_config
 from .command_line import DEFAULT_CONFIG, parse_arguments
-from .memory import keep_freed_memory
 from .progress import shown
 from .refusals import refuse_what_is_missing
 from .run_data import RunData, open_run_data
@@ -99,8 +98,6 @@ def _trainer(model: Any, data_args: DataArguments, args: RunArguments, data: Run
 def _train(trainer: MobilityTrainer, args: RunArguments, checkpoint: str | None, results: dict[str, Any]) -> None:
     """Train, unless the model is taken as it is, and save it; what the training measured goes into `results`."""
     if args.trains:
-        if args.device.type == "cpu":
-            keep_freed_memory()
         trained = trainer.train(resume_from_checkpoint=checkpoint).metrics
         results |= resumed_results(trained) if checkpoint else trained
     trainer.save_model()
