@@ -21,7 +21,7 @@ from stmoe_hf.evaluation.calibration import best_temperature, nll_by_temperature
 from stmoe_hf.training.command_line import parse_arguments
 from stmoe_hf.training.run import run
 
-EPOCHS = 6
+EPOCHS = 24
 RECIPE = ["--city", "A", "--edition", "humob2024", "--config", "history", "--num_train_epochs", str(EPOCHS)]
 RECIPE += ["--validation_users", "0", "--save_strategy", "no", "--bf16", "false", "--use_cpu", "true"]
 EVERYBODY = ("--test_fraction", "0", "--min_history_days", "14")  # trained on whole

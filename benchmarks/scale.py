@@ -113,18 +113,21 @@ def compare_engines(args: argparse.Namespace) -> None:
 
 
 def whole_days(args: argparse.Namespace) -> None:
-    """People a second and core of the default forecast: the day decoder, seven whole days."""
+    """People a second of seven whole days, by the day decoder (the default forecast) and as five cells a slot."""
     for count in args.count:
         with tempfile.TemporaryDirectory() as folder:
             people = generated(Path(folder), count, 1)
-            job = forecast_job(days=7, calendar=CALENDAR, device="cpu")
-            batches = list(pq.ParquetFile(people / "part-00000.parquet").iter_batches(16))
-            list(job(batches[:1]))  # loads and compiles
-            _, wall, core = timed(list, job(batches))
-            print(
-                f"{count} people, day decoder, 7 days: {count / wall:.2f} people/s of wall-clock, {count / core:.2f} a"
-                f" core second; {peak_gb():.2f} GB"
-            )
+            batches = list(pq.ParquetFile(people / "part-00000.parquet").iter_batches(args.batch))
+            for title, how in {"day decoder": {}, "five cells a slot": {"top_k": 5}}.items():
+                for device in args.devices:
+                    job = forecast_job(days=7, calendar=CALENDAR, device=device, **how)
+                    list(job(batches[:1]))  # loads and compiles
+                    _, wall, core = timed(list, job(batches))
+                    print(
+                        f"{count} people, {title}, 7 days, {device}: {count / wall:.2f} people/s of wall-clock,"
+                        f" {count / core:.2f} a core second; {peak_gb():.2f} GB",
+                        flush=True,
+                    )
 
 
 def points(args: argparse.Namespace) -> None:
@@ -245,6 +248,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--formats", nargs="+", default=["parquet", "csv"], choices=["parquet", "csv"])
     parser.add_argument("--shards", type=int, default=10)
+    parser.add_argument("--devices", nargs="+", default=["cpu"], help="of `whole`: cpu, cuda (default cpu)")
+    parser.add_argument("--batch", type=int, default=16, help="of `whole`: people of a batch (default 16)")
     parser.add_argument("--files", type=int, nargs="+", default=[16, 1024])
     args = parser.parse_args()
     cores, load = os.cpu_count(), os.getloadavg()[0]

@@ -11,6 +11,9 @@ Prints means over the models with their spread and, of the first model, 95 % int
 
 import argparse
 import platform
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -36,36 +39,36 @@ def main() -> None:
     parser.add_argument("--cities", nargs="+", default=["B", "D"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--cut_day", type=int, default=60, help="first day that is predicted (default 60)")
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each (default 1)")
     args = parser.parse_args()
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; from day {args.cut_day}"
-    )
-    for name in args.cities:
-        city = stmoe_hf.open_city(name, args.data_dir)
-        processor = MobilityProcessor.for_data(city.grid, city.calendar)
-        # Networks without a city field are told of the others too, and do not look.
-        everybody = np.arange(len(city))
-        windows = PredictionWindows(city, everybody, args.cut_day, WindowShape(15), processor, city_field=True)
-        models = ", ".join(Path(model).name for model in args.models)
-        print(f"\nCity {name}, {len(windows)} people, {len(args.models)} models: {models}\n")
+    print(f"{platform.machine()}, {args.workers} processes, torch {torch.__version__}; from day {args.cut_day}")
+    names = ", ".join(Path(model).name for model in args.models)
+    rows = [(way, decoder) for way in args.ways for decoder in WAYS[way]]
+    tasks = [(city, *row, model) for city in args.cities for row in rows for model in args.models]
+    with ProcessPoolExecutor(args.workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        found = dict(
+            zip(tasks, pool.map(partial(outcome, args.data_dir, args.cut_day), *zip(*tasks, strict=True)), strict=True)
+        )
+    for city in args.cities:
+        print(f"\nCity {city}, {len(args.models)} models: {names}\n")
         print(
             "| | nll | GEO-BLEU, DTW humob2024 | GEO-BLEU, DTW humob2025 | accuracy |\n| --- | --- | --- | --- | --- |"
         )
-        found = {(way, decoder): [] for way in args.ways for decoder in WAYS[way]}
-        for model in args.models:
-            network = load_model(model, city.grid, city.calendar, "cpu")
-            for (way, decoder), row in found.items():
-                row.append(outcome(network, windows, way, decoder))
-        for (way, decoder), rows in found.items():
-            print(line(f"{way}, decoder {decoder}", rows), flush=True)
+        for way, decoder in rows:
+            print(line(f"{way}, decoder {decoder}", [found[city, way, decoder, model] for model in args.models]))
 
 
-def outcome(model, windows: PredictionWindows, way: str, decoder: str) -> dict:
-    """nll and the scores of both editions."""
+def outcome(data_dir: str, cut_day: int, name: str, way: str, decoder: str, model: str) -> dict:
+    """nll and the scores of both editions of everybody of a city."""
+    city = stmoe_hf.open_city(name, data_dir)
+    processor = MobilityProcessor.for_data(city.grid, city.calendar)
+    # Networks without a city field are told of the others too, and do not look.
+    windows = PredictionWindows(city, np.arange(len(city)), cut_day, WindowShape(15), processor, city_field=True)
+    network = load_model(model, city.grid, city.calendar, "cpu")
     if way == "forecast":
-        cells, nll = of_all_slots(model, windows, decoder)
+        cells, nll = of_all_slots(network, windows, decoder)
     else:
-        cells, nll = of_observed_slots(model, windows, decoder, way != "challenge")
+        cells, nll = of_observed_slots(network, windows, decoder, way != "challenge")
     return {"nll": nll, "scores": scores_of(predicted_records(windows, cells), true_records(windows), windows)}
 
 

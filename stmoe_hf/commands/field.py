@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..data.files import refuse_unwritable
+from ..data.geography import Place
+from ..model.spacetime import Calendar
 from .options import add_city_options, open_chosen_city
 from .scaled import is_scaled, where_and_when
 
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shards = parser.add_argument_group("or a folder or URL of shards, of one row a person (docs/scale.md)")
     shards.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
     shards.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
-    parser.add_argument("--until", type=int, metavar="DAY", help="first day that is not counted; unset: all are")
+    parser.add_argument("--until", metavar="DATE", help="first day that is not counted: date, or number; unset: none")
     parser.add_argument("--min_people", type=int, default=5, help="behind each number that is kept (default 5)")
     parser.add_argument("--output", required=True, help="file to write: .parquet")
 
@@ -31,13 +33,13 @@ def run(args: argparse.Namespace) -> int:
     refuse_unwritable(output, (".parquet",))
     if not is_scaled(args, "city", "data_dir", "data_path"):
         city = open_chosen_city(args)
-        until = city.calendar.last_day + 1 if args.until is None else args.until
+        until = _until(args.until, city.place, city.calendar)
         counts = count_city(city, until, args.min_people)
     else:
         from ..scale.city_of_folder import cities_of_folder
 
         where = where_and_when(args)
-        until = where.calendar.last_day + 1 if args.until is None else args.until
+        until = _until(args.until, where.place, where.calendar)
         told = told_of(where.calendar, where.place)
         people = cities_of_folder(args.input, where)
         counts = count_people(people, until, args.min_people, where.grid, told, where.name)
@@ -47,3 +49,12 @@ def run(args: argparse.Namespace) -> int:
         f" {args.min_people}: {output}"
     )
     return 0
+
+
+def _until(said: str | None, place: Place | None, calendar: Calendar) -> int:
+    """The first day that is not counted: of a date, or by its number, as all people have them."""
+    from ..prediction.forecast import day_of
+
+    if said is None:
+        return calendar.last_day + 1
+    return int(said) if said.isdecimal() else day_of(said, place, calendar)

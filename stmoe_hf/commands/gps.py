@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output_dir is None:
         raise DataError("say what is to be written: --output_dir")
-    if is_scaled(args, "points", "align", "bad_rows", "skip_bad", "columns", "times_in", "grid_size"):
+    if is_scaled(args, "points", "align", "bad_rows", "skip_bad", "columns", "times_in", "grid_size", both=("like",)):
         return _run_shards(args)
     if args.points is None or args.timezone is None:
         raise DataError("say where the points are and whose clock gives the days: --points and --timezone")

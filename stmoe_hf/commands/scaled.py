@@ -34,10 +34,10 @@ def add_scale_arguments(parser: argparse.ArgumentParser, like: bool = True) -> N
         group.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
 
 
-def is_scaled(args: argparse.Namespace, *others: str) -> bool:
-    """Whether a folder of shards is to be done; DataError if options of both ways are given."""
+def is_scaled(args: argparse.Namespace, *others: str, both: tuple[str, ...] = ()) -> bool:
+    """Whether shards are to be done; DataError if options of the other way are given, but those of `both`."""
     if args.input is None:
-        if given := [name for name in ONLY_HERE if getattr(args, name, None) is not None and name != "like"]:
+        if given := [name for name in ONLY_HERE if getattr(args, name, None) is not None and name not in both]:
             raise DataError(f"--{given[0]} is said of a folder of shards: give --input")
         return False
     if given := [name for name in others if getattr(args, name, None) not in (None, False)]:

@@ -196,6 +196,10 @@ def test_the_command_writes_what_forecasts_take(city, tmp_path, capsys):
     assert main(["field", *data, "--until", "60", "--min_people", "3", "--output", str(file)]) == 0
     assert np.array_equal(read_counts(file, city.grid).people, count_city(city, 60, 3).people)
     assert "of 12 people before day 60, each number of at least 3" in capsys.readouterr().out
+    assert main(["field", *data, "--until", "2024-03-01", "--output", str(file)]) == 1
+    assert "2024-03-01" in capsys.readouterr().err  # these records have no dates
+    assert main(["field", *data, "--like", str(tmp_path), "--output", str(file)]) == 1
+    assert "--like is said of a folder of shards: give --input" in capsys.readouterr().err
     assert main(["field", *data, "--output", str(tmp_path / "counts.csv")]) == 1
     assert "counts.csv must end in .parquet" in capsys.readouterr().err
     assert main(["field", *data, "--min_people", "0", "--output", str(file)]) == 1

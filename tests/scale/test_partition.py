@@ -53,6 +53,14 @@ def test_records_in_any_order_and_of_any_files_give_the_same_people(tmp_path, mo
     assert flat(tmp_path / "one-out", ["day", "slot", "x", "y"]).equals(expected.astype(int))
 
 
+@pytest.mark.parametrize("most", [40, 2**61])  # of which the second leaves no room for both in one number
+def test_rows_are_put_in_order_by_person_and_time_and_keep_theirs_where_both_are_alike(most):
+    random = np.random.default_rng(0)
+    uid, time = random.integers(0, most, 500), random.integers(0, most, 500)
+    uid[:100], time[:100] = uid[100:200], time[100:200]
+    assert np.array_equal(module._by_person(uid, time), np.lexsort((time, uid)))
+
+
 def test_people_lie_in_files_evenly():
     counts = np.bincount(file_of(np.arange(100_000), 64), minlength=64)
     assert counts.min() > 1400 and counts.max() < 1730
