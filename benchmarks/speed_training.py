@@ -7,15 +7,20 @@ One network at a time beside the published one (`MobilityBERTMoE`), which needs 
 """
 
 from common import Side, row, table, take_turns, timing_arguments
-from workloads import INPUT, NETWORKS, OUTPUT, print_machine, train
+from stmoe_hf.training.arguments import cpu_has_bf16
+from workloads import DEVICE, INPUT, NETWORKS, OUTPUT, print_machine, train
 
 USERS = 8
 # Row of the table -> the network, and how it is trained.
 PLAN: dict[str, tuple[str, dict]] = {
     **{name: (name, {}) for name in [*NETWORKS, "history", "base"] if name != "published"},
     "same, experts of 512, activations computed again": ("same, experts of 512", {"checkpoint": True}),
+    "same, 4 experts of 1536, activations computed again": ("same, 4 experts of 1536", {"checkpoint": True}),
     "published, logits of all records": ("published", {"all_logits": True}),
 }
+if DEVICE == "cpu" and cpu_has_bf16():
+    for _name in ("same, experts of 512", "same, experts of 1536", "base", "history", "published"):
+        PLAN[f"{_name}, bf16"] = (_name, {"bf16": True})
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What the speed_*.py scripts run: the published network and ours, random records, and a training step.
 
 Inputs are random records and weights are random: time does not depend on what a network has learned. On a GPU in bf16
-under autocast, else on the CPU in fp32.
+under autocast, else on the CPU in fp32, or in bf16 where that is asked for.
 """
 
 import numpy as np
@@ -28,6 +28,7 @@ NETWORKS = {
     "same, experts of 512": STMoEBertConfig(**SAME, intermediate_size=1024),
     "same, experts of 512, attention dropout": STMoEBertConfig(**SAME, intermediate_size=1024, attention_dropout=0.1),
     "same, experts of 1536": STMoEBertConfig(**SAME, intermediate_size=3072),
+    "same, 4 experts of 1536": STMoEBertConfig(**SAME, intermediate_size=3072, num_experts=4),
 }
 
 
@@ -63,8 +64,8 @@ def batch(users: int, history: int, horizon: int) -> dict[str, torch.Tensor]:
     return {name: tensor.to(DEVICE) for name, tensor in processor.pad(windows).items()}
 
 
-def autocast() -> torch.autocast:
-    return torch.autocast(DEVICE, dtype=KIND, enabled=DEVICE == "cuda")
+def autocast(bf16: bool = False) -> torch.autocast:
+    return torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=bf16 or DEVICE == "cuda")
 
 
 def train(
@@ -75,9 +76,10 @@ def train(
     compile: bool = False,
     all_logits: bool = False,
     checkpoint: bool = False,
+    bf16: bool = False,
     **more,
 ) -> Measure:
-    """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record."""
+    """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record; `bf16`: on a CPU too."""
     model, data = network(name, **more).train(), batch(users, history, horizon)
     if checkpoint:  # of activations: each layer is computed again in backward
         model.gradient_checkpointing_enable()
@@ -89,7 +91,7 @@ def train(
         model = torch.compile(model)
 
     def step() -> None:
-        with autocast():
+        with autocast(bf16):
             if all_logits:
                 logits = model.cell_logits(model.encode(data["inputs"], data["attention_mask"]))
                 loss = F.cross_entropy(logits.flatten(0, 1), data["labels"].flatten())

@@ -4,6 +4,9 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
+import itertools
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,6 +46,63 @@ class Permute(torch.autograd.Function):
         return gradient.index_select(0, ctx.saved_tensors[0]), None, None
 
 
+class ExpertsInTurn(torch.autograd.Function):
+    """The weighted sum of each record's experts, one expert after another; the products are in `dtype`.
+
+    For backward only the products of `up` are kept; what else lies between states and sum is computed again.
+    """
+
+    @staticmethod
+    def forward(ctx, states, index, weights, up, up_bias, down, down_bias, act_fn, dtype, keep):
+        expert, order, inverse = _order_of_experts(index)
+        counts = torch.bincount(expert, minlength=len(up)).tolist()
+        rows = states.to(dtype).index_select(0, order // index.shape[1])
+        products = rows.new_empty(len(rows) if keep else 0, up.shape[1])
+        parts = []
+        with torch.autocast(states.device.type, enabled=False):
+            for e, part in enumerate(_slices(counts)):
+                out = products[part] if keep else None
+                product = torch.addmm(up_bias[e].to(dtype), rows[part], up[e].to(dtype).t(), out=out)
+                parts.append(F.linear(act_fn(product), down[e].to(dtype), down_bias[e].to(dtype)))
+        ctx.save_for_backward(states, weights, up, down, down_bias, order, inverse, products)
+        ctx.counts, ctx.act_fn = counts, act_fn
+        return _weighted_sum(torch.cat(parts), order, inverse, weights).to(states.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        with torch.autocast(gradient.device.type, enabled=False):
+            return ExpertsInTurn._gradients(ctx, gradient)
+
+    @staticmethod
+    def _gradients(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        states, weights, up, down, down_bias, order, inverse, products = ctx.saved_tensors
+        dtype, record = products.dtype, order // weights.shape[1]
+        weight = weights.flatten()[order, None].to(dtype)
+        of_rows = products.new_empty(len(record), states.shape[1])
+        of_weights = torch.empty_like(weight[:, 0])
+        trains = ctx.needs_input_grad[3]
+        of_up, of_down = (torch.empty_like(each) if trains else None for each in (up, down))
+        of_up_bias, of_down_bias = (each.new_empty(each.shape[:2]) if trains else None for each in (up, down))
+        for e, part in enumerate(_slices(ctx.counts)):
+            of_result = gradient.index_select(0, record[part]).to(dtype)
+            with torch.enable_grad():
+                product = products[part].detach().requires_grad_()
+                active = ctx.act_fn(product)
+            of_active = of_result @ down[e].to(dtype)
+            of_weights[part] = (active.detach() * of_active).sum(1) + of_result @ down_bias[e].to(dtype)
+            (of_product,) = torch.autograd.grad(active, product, of_active.mul_(weight[part]))
+            torch.mm(of_product, up[e].to(dtype), out=of_rows[part])
+            if trains:
+                of_result.mul_(weight[part])
+                _product(of_result.t(), active.detach(), of_down[e])
+                _product(of_product.t(), states.index_select(0, record[part]).to(dtype), of_up[e])
+                of_up_bias[e], of_down_bias[e] = of_product.sum(0), of_result.sum(0)
+        of_states = of_rows.index_select(0, inverse).unflatten(0, weights.shape).sum(1).to(states.dtype)
+        of_weights = of_weights.index_select(0, inverse).view_as(weights).to(weights.dtype)
+        return of_states, None, of_weights, of_up, of_up_bias, of_down, of_down_bias, None, None, None
+
+
 @use_experts_implementation(has_gate=False, has_bias=True)
 class STMoEBertExperts(nn.Module):
     """All experts of a layer as three-dimensional weights; the forward here is the `eager` implementation."""
@@ -58,16 +118,11 @@ class STMoEBertExperts(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        states, expert, order, inverse = _sorted_by_expert(hidden_states, top_k_index)
-        # `unbind`, because the gradient of each `up_proj[expert]` would be a tensor of all experts.
         weights = (self.up_proj, self.up_proj_bias, self.down_proj, self.down_proj_bias)
-        each = zip(*(weight.unbind(0) for weight in weights), strict=True)
-        counts = torch.bincount(expert, minlength=self.num_experts).tolist()
-        parts = [
-            F.linear(self.act_fn(F.linear(part, up, up_bias)), down, down_bias)
-            for part, (up, up_bias, down, down_bias) in zip(states.split(counts), each, strict=True)
-        ]
-        return _weighted_sum(torch.cat(parts), order, inverse, top_k_weights).to(hidden_states.dtype)
+        device = hidden_states.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+        keep = torch.is_grad_enabled()
+        return ExpertsInTurn.apply(hidden_states, top_k_index, top_k_weights, *weights, self.act_fn, dtype, keep)
 
 
 def grouped_experts(
@@ -116,16 +171,36 @@ def _sorted_by_expert(hidden_states: Tensor, top_k_index: Tensor) -> tuple[Tenso
 
     Also that order [N * k], and its inverse.
     """
-    expert, order = top_k_index.flatten().sort(stable=True)
-    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    expert, order, inverse = _order_of_experts(top_k_index)
     states = hidden_states[:, None].expand(-1, top_k_index.shape[-1], -1).flatten(0, 1)
     return Permute.apply(states, order, inverse), expert, order, inverse
+
+
+def _order_of_experts(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Choices [N, k] -> experts [N * k] in their order, that order [N * k], and its inverse."""
+    expert, order = index.flatten().sort(stable=True)
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    return expert, order, inverse
 
 
 def _weighted_sum(states: Tensor, order: Tensor, inverse: Tensor, top_k_weights: Tensor) -> Tensor:
     """States [N * k, H] in the order of the experts, weights [N, k] -> [N, H] sum over each record's experts."""
     states = Permute.apply(states, inverse, order).unflatten(0, top_k_weights.shape)
     return (states * top_k_weights[..., None]).sum(1)
+
+
+def _slices(counts: list[int]) -> Iterator[slice]:
+    """The rows of each expert among rows in the order of the experts."""
+    ends = itertools.accumulate(counts)
+    return (slice(end - count, end) for count, end in zip(counts, ends, strict=True))
+
+
+def _product(left: Tensor, right: Tensor, result: Tensor) -> None:
+    """Write left @ right into `result`, of any dtype."""
+    if left.dtype == result.dtype:
+        torch.mm(left, right, out=result)
+    else:
+        result.copy_(left @ right)
 
 
 class STMoEBertSparseMoeBlock(nn.Module):

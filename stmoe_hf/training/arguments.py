@@ -245,7 +245,11 @@ class RunArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, their share of all steps."})
     weight_decay: float = field(default=0.001, metadata={"help": "Of matrices; none on biases and norms."})
     bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said."}
+        default=None,
+        metadata={
+            "help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said, as only wide networks gain there"
+            " (docs/speed.md)."
+        },
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps or epoch."})

@@ -107,6 +107,36 @@ def test_experts_equal_a_plain_sum_over_the_chosen_ones():
     assert torch.allclose(experts(hidden, index, weights), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_of_the_loop_are_those_of_what_it_computes(frozen):
+    torch.manual_seed(0)
+    experts = STMoEBertExperts(small_model(hidden_size=4, moe_intermediate_size=3, num_attention_heads=1).config)
+    experts = experts.double().requires_grad_(not frozen)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    experts.config._experts_implementation = "eager"
+    names = [name for name, _ in experts.named_parameters()]
+    index = torch.tensor([[0, 3], [3, 1], [1, 0], [0, 1], [3, 0]])  # none to 2
+
+    def of(hidden, weights, *parameters):
+        return torch.func.functional_call(experts, dict(zip(names, parameters, strict=True)), (hidden, index, weights))
+
+    hidden, weights = torch.randn(5, 4).double().requires_grad_(), torch.rand(5, 2).double().requires_grad_()
+    assert torch.autograd.gradcheck(of, (hidden, weights, *experts.parameters()))
+    assert all(parameter.grad is None for parameter in experts.parameters())
+
+
+def test_the_loop_keeps_one_tensor_as_wide_as_the_experts():
+    kept = []
+    experts = STMoEBertExperts(small_model(moe_intermediate_size=200).config).requires_grad_()
+    experts.config._experts_implementation = "eager"
+    hidden, index = torch.randn(50, 32, requires_grad=True), torch.rand(50, 4).topk(2, dim=-1).indices
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        experts(hidden, index, torch.rand(50, 2))
+    assert kept.count((100, 200)) == 1  # records times experts of a record
+    assert not [shape for shape in kept if shape[:1] == (100,) and len(shape) > 1 and shape != (100, 200)]
+
+
 def test_in_bf16_the_grouped_experts_agree_with_the_loop_and_their_gradients_are_fp32():
     inputs, labels = batch()
     results = []
