@@ -247,7 +247,7 @@ class RunArguments(TrainingArguments):
     bf16: bool | None = field(  # type: ignore[assignment]
         default=None,
         metadata={
-            "help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said, as only wide networks gain there"
+            "help": "Train in bf16; unset: on a GPU that has it; on a CPU only if said, as few networks gain there"
             " (docs/speed.md)."
         },
     )
