@@ -40,7 +40,7 @@ from .heads_stmoe_bert import (
     logsumexp,
     positions,
 )
-from .outputs_stmoe_bert import AskedFor, STMoEBertOutput
+from .outputs_stmoe_bert import AskedFor, STMoEBertOutput, padded_candidates
 from .records import CELL, INPUT_COLUMNS, NO_LABEL
 
 LEAST = 1e-30  # probability, so that its logarithm is finite
@@ -362,7 +362,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             told.append(chosen.masked_fill(~of_row, 0.0))
             of_candidates.append((logits[:, torch.searchsorted(cells, candidates)], candidates))
         log_probability = torch.stack(told) if told else torch.zeros_like(labelled, dtype=torch.float32)
-        padded = (None, None) if num_candidates is None else self._padded(asked, of_candidates)
+        padded = (None, None) if num_candidates is None else padded_candidates(asked, of_candidates)
         return log_probability, *padded
 
     def _candidate_logits(self, asked: AskedFor, num_candidates: int) -> tuple[Tensor, Tensor]:
@@ -371,16 +371,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         for row in range(len(asked.states)):
             cells = self._row_candidates(asked, row, num_candidates)
             rows.append((self._row_logits(asked, row, cells), cells))
-        return self._padded(asked, rows)
-
-    def _padded(self, asked: AskedFor, rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Logits [Q, K] and candidates [K] of each row, in two tensors."""
-        width = max((len(cells) for _, cells in rows), default=0)
-        if not rows:
-            return asked.states.new_zeros(0, 0, 0), asked.exists.new_zeros(0, 0, dtype=torch.long)
-        logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
-        candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
-        return logits, candidates
+        return padded_candidates(asked, rows)
 
     def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
         """The places [P] of a row's history, and their weights [Q, P], made once."""

@@ -4,10 +4,13 @@ Shapes: B rows (windows), T records of a row, Q asked-for records of a row, N as
 the grid, K candidate cells of a row, E experts, H hidden.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 
@@ -76,3 +79,13 @@ class AskedFor:
     history: Tensor | None = None
     to_history: Tensor | None = None
     to_others: Tensor | None = None
+
+
+def padded_candidates(asked: AskedFor, rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Logits [Q, K] and candidates [K] of each row -> [B, Q, K] and [B, K], with -inf and -1 beyond a row's own."""
+    width = max((len(cells) for _, cells in rows), default=0)
+    if not rows:
+        return asked.states.new_zeros(0, 0, 0), asked.exists.new_zeros(0, 0, dtype=torch.long)
+    logits = torch.stack([F.pad(row, (0, width - row.shape[1]), value=-math.inf) for row, _ in rows])
+    candidates = torch.stack([F.pad(cells, (0, width - len(cells)), value=-1) for _, cells in rows])
+    return logits, candidates
