@@ -13,7 +13,7 @@ demo: .venv/.installed ## a generated city: zero-shot, fine-tuned, beside counti
 	$(BIN)/stmoe demo --output_dir demo
 
 test: .venv/.installed ## the fast tests, under five minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow and not browser and not notebooks and not engines'
+	$(BIN)/python -m pytest -m 'not slow and not browser and not notebooks and not runtimes and not engines'
 
 test-all: .venv/.installed ## the slow ones too
 	$(BIN)/python -m pytest -m 'not engines'
@@ -22,8 +22,8 @@ test-engines: .venv/.installed ## on a real Ray and a real Spark (needs Java 17)
 	$(BIN)/pip install -q -c constraints.txt -e '.[ray,spark]'
 	$(BIN)/python -m pytest -m engines
 
-test-look: .venv/.installed ## report and app in a browser (Debian: apt-get install chromium), the notebooks
-	STMOE_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m 'browser or notebooks'
+test-look: .venv/.installed ## report and app in a browser (Debian: apt-get install chromium), the notebooks, exported networks
+	STMOE_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m 'browser or notebooks or runtimes'
 
 notebooks: .venv/.installed ## run the notebooks of examples/ anew, and keep what they show
 	$(BIN)/python examples/execute.py

@@ -4,21 +4,21 @@ import argparse
 import time
 from pathlib import Path
 
-from ..hub.export_model import SUFFIXES, export_model
-from ..prediction.load import find_model, load_saved
 from .options import OWN_WEIGHTS, add_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, OWN_WEIGHTS, required=False)
-    endings = " or ".join(SUFFIXES.values())
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"file to write, {endings}")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, .pt2 or .onnx")
     parser.add_argument(
-        "--format", choices=tuple(SUFFIXES), help="torch.export or ONNX; unset: as the name of the file ends"
+        "--format", choices=("torch", "onnx"), help="torch.export or ONNX; unset: as the name of the file ends"
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..hub.export_model import export_model  # heavy, and no part of the help
+    from ..prediction.load import find_model, load_saved
+
     begin = time.perf_counter()
     model, _ = load_saved(find_model(args.model))
     difference = export_model(model, args.output, args.format)

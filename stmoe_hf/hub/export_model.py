@@ -238,7 +238,8 @@ def _refuse_missing(format: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch says to those who develop its exporters."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export", "onnxscript")]
+    names = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():

@@ -48,6 +48,7 @@ def exported(saved, name: str, capsys):
     return folder.parent / name
 
 
+@pytest.mark.runtimes
 def test_a_program_of_torch_export_says_what_the_network_says(saved, capsys, monkeypatch):
     model, file = saved[1], exported(saved, "network.pt2", capsys)
     run = load(file)
@@ -61,6 +62,7 @@ def test_a_program_of_torch_export_says_what_the_network_says(saved, capsys, mon
 
 
 @needs_onnx
+@pytest.mark.runtimes
 def test_a_file_of_onnx_says_what_the_network_says(saved, capsys, monkeypatch):
     model, file = saved[1], exported(saved, "network.onnx", capsys)
     run = load(file)
@@ -73,6 +75,7 @@ def test_a_file_of_onnx_says_what_the_network_says(saved, capsys, monkeypatch):
     assert torch.allclose(torch.from_numpy(names["log_probabilities"]), said(model, window), atol=1e-4)
 
 
+@pytest.mark.runtimes
 @pytest.mark.parametrize(
     "network",
     [
@@ -89,12 +92,13 @@ def test_every_kind_of_network_is_exported(network, tmp_path):
 
 
 @needs_onnx
-@pytest.mark.slow
+@pytest.mark.runtimes
 def test_a_network_with_a_cell_head_becomes_onnx(tmp_path):
     model = small_model(history_spread=3, record_features=True, **FEW).eval()
     assert export_model(model, tmp_path / "network.onnx") <= 1e-4
 
 
+@pytest.mark.runtimes
 def test_a_network_that_is_exported_stays_as_it_was(tmp_path):
     model = small_model(history_head=False, **FEW).train()
     experts = model.config._experts_implementation
@@ -103,6 +107,7 @@ def test_a_network_that_is_exported_stays_as_it_was(tmp_path):
     assert model.config._experts_implementation == experts
 
 
+@pytest.mark.runtimes
 def test_a_file_that_differs_from_the_network_is_not_kept(monkeypatch, tmp_path):
     model = small_model(history_head=False, **FEW).eval()
 
