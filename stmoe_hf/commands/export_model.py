@@ -23,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
     model, _ = load_saved(find_model(args.model))
     difference = export_model(model, args.output, args.format)
     size, seconds = args.output.stat().st_size / 1e6, time.perf_counter() - begin
-    print(f"{sum(weights.numel() for weights in model.parameters()):,} weights -> {args.output}, {size:.1f} MB")
+    print(f"{model.num_parameters():,} weights -> {args.output}, {size:.1f} MB")
     print(f"loaded again and compared: log-probabilities within {difference:.1g} of the network's; {seconds:.0f} s")
     return 0

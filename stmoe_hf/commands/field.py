@@ -7,7 +7,7 @@ from ..data.files import refuse_unwritable
 from ..data.geography import Place
 from ..model.spacetime import Calendar
 from .options import add_city_options, open_chosen_city
-from .scaled import is_scaled, where_and_when
+from .scaled import add_folder, is_scaled, where_and_when
 
 EPILOG = """examples:
   stmoe field --data_path trips/ --min_people 5 --output city.parquet
@@ -18,9 +18,7 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     add_city_options(parser)
-    shards = parser.add_argument_group("or a folder or URL of shards, of one row a person (docs/scale.md)")
-    shards.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
-    shards.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
+    add_folder(parser.add_argument_group("or a folder or URL of shards, of one row a person (docs/scale.md)"))
     parser.add_argument("--until", metavar="DATE", help="first day that is not counted: date, or number; unset: none")
     parser.add_argument("--min_people", type=int, default=5, help="behind each number that is kept (default 5)")
     parser.add_argument("--output", required=True, help="file to write: .parquet")

@@ -24,12 +24,17 @@ ONLY_HERE = ("engine", "workers", "max_bad", "replace", "like", "cluster")  # op
 
 def add_scale_arguments(parser: argparse.ArgumentParser, like: bool = True) -> None:
     group = parser.add_argument_group("a folder or URL of shards, of one row a person (docs/scale.md)")
-    group.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
+    add_folder(group, like)
     group.add_argument("--engine", choices=ENGINES, help="what does the shards (default local)")
     group.add_argument("--workers", type=int, help="shards at a time (default: as many as there are cores)")
     group.add_argument("--cluster", help="address of a Ray cluster, master of Spark (default: as configured, or here)")
     group.add_argument("--max_bad", type=int, help="so many rows may be unreadable (default 0); they are set aside")
     group.add_argument("--replace", action="store_true", default=None, help="replace what other settings have made")
+
+
+def add_folder(group: "argparse._ArgumentGroup", like: bool = True) -> None:
+    """--input, and --like where the shards do not say their city."""
+    group.add_argument("--input", help="folder or URL of parquet files, as `stmoe partition` makes them")
     if like:
         group.add_argument("--like", help="folder or URL of a city.json; unset: that of --input, else the edition's")
 
