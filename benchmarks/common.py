@@ -125,15 +125,21 @@ def serve(script: str, name: str, given: list, more: dict) -> None:
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         _synchronise()
-        start = time.perf_counter()
+        start = _now()
         call()
         _synchronise()
-        seconds = time.perf_counter() - start
+        seconds = _now() - start
         print(json.dumps({"seconds": seconds, "mb": _peak_mb()}), flush=True)
 
 
 def _on_gpu() -> bool:
     return "torch" in sys.modules and sys.modules["torch"].cuda.is_available()
+
+
+def _now() -> float:
+    """Seconds; in one thread those of the processor, which other processes do not lengthen."""
+    one_thread = os.environ.get("OMP_NUM_THREADS") == "1" and not _on_gpu()
+    return sum(os.times()[:4]) if one_thread else time.perf_counter()
 
 
 def _synchronise() -> None:

@@ -278,7 +278,9 @@ def test_activation_checkpointing_changes_no_gradient():
     assert torch.equal(gradients(plain), gradients(checkpointed))
 
 
-def test_chunked_cross_entropy_equals_the_plain_one_in_value_and_gradient():
+@pytest.mark.parametrize("block", [7, 2000])
+def test_chunked_cross_entropy_equals_the_plain_one_in_value_and_gradient(monkeypatch, block):
+    monkeypatch.setattr(f"{CellLogProbability.__module__}.CELLS_AT_ONCE", block)
     torch.manual_seed(0)
     hidden, weight = torch.randn(37, 8, requires_grad=True), torch.randn(101, 8, requires_grad=True)
     bias, labels = torch.randn(101, requires_grad=True), torch.randint(0, 101, (37,))
