@@ -65,6 +65,10 @@ def batch(users: int, history: int, horizon: int) -> dict[str, torch.Tensor]:
     return {name: tensor.to(DEVICE) for name, tensor in processor.pad(windows).items()}
 
 
+def in_one_thread() -> bool:
+    return DEVICE == "cpu" and torch.get_num_threads() == 1
+
+
 def autocast(bf16: bool = False) -> torch.autocast:
     return torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=bf16 or DEVICE == "cuda")
 
@@ -74,7 +78,6 @@ def train(
     users: int,
     history: int,
     horizon: int,
-    compile: bool = False,
     all_logits: bool = False,
     checkpoint: bool = False,
     bf16: bool = False,
@@ -93,13 +96,9 @@ def train(
     model, data = network(name, **more).train(), batch(users, history, horizon)
     if checkpoint:
         model.gradient_checkpointing_enable()
-    facts = {"parameters": sum(p.numel() for p in model.parameters())}
+    facts = {"parameters": sum(p.numel() for p in model.parameters()), "one_thread": in_one_thread()}
     chosen, options = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(optim=optim, learning_rate=1e-4))
     optimiser = chosen(model.parameters(), **options)
-    if compile:
-        facts["breaks"] = torch._dynamo.explain(model)(**data).graph_break_count
-        torch._dynamo.reset()
-        model = torch.compile(model)
 
     def step() -> None:
         with autocast(bf16):
