@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from common import Measure, Side, ratio, row, table, take_turns, timing_arguments
 from stmoe_hf.model.heads_stmoe_bert import CellLogProbability
-from workloads import DEVICE, KIND, print_machine
+from workloads import DEVICE, KIND, in_one_thread, print_machine
 
 HIDDEN, CELLS = 128, 40000
 
@@ -24,7 +24,7 @@ def head_products(records: int) -> Measure:
         logits @ weight
         logits.t() @ states
 
-    return call, {}
+    return call, {"one_thread": in_one_thread()}
 
 
 def head_loss(records: int, chunk: int) -> Measure:
@@ -42,7 +42,7 @@ def head_loss(records: int, chunk: int) -> Measure:
         else:
             F.cross_entropy(F.linear(states, weight, bias).float(), labels, reduction="sum").backward()
 
-    return call, {}
+    return call, {"one_thread": in_one_thread()}
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 python benchmarks/speed_limit.py
 python benchmarks/speed_limit.py --seconds 1
+python benchmarks/speed_limit.py --profile "same, experts of 1536"
 """
 
 import torch
 
 from common import Measure, Side, row, table, take_turns, timing_arguments
-from workloads import DEVICE, HISTORY, HORIZON, KIND, batch, network, print_machine, train
+from workloads import DEVICE, HISTORY, HORIZON, INPUT, KIND, NETWORKS, OUTPUT, batch, network, print_machine, train
 
 SIZE = (8, HISTORY, HORIZON)
 # What operators do, by their names in a profile.
@@ -40,9 +41,9 @@ def count_flops(name: str, users: int, history: int, horizon: int) -> int:
     return counter.get_total_flops()
 
 
-def where_a_step_goes(attention_dropout: float) -> None:
+def where_a_step_goes(name: str, *size: int, **more) -> None:
     """Print the share of each kind of work in a profile of one step."""
-    step, _ = train("base", *SIZE, attention_dropout=attention_dropout)
+    step, _ = train(name, *size, **more)
     step()
     with torch.profiler.profile() as profile:
         step()
@@ -58,8 +59,13 @@ def where_a_step_goes(attention_dropout: float) -> None:
 
 
 def main() -> None:
-    args = timing_arguments(__doc__, 60).parse_args()
+    parser = timing_arguments(__doc__, 60)
+    parser.add_argument("--profile", choices=list(NETWORKS), help="only where a step of this network goes")
+    args = parser.parse_args()
     print_machine()
+    if args.profile:
+        where_a_step_goes(args.profile, 8, INPUT, OUTPUT)
+        return
     flops = count_flops("base", *SIZE)
     limit_side = Side(product)
     sides = {
@@ -75,7 +81,7 @@ def main() -> None:
         row(title, f"{flops / side.median / 1e9:.0f}", f"{share:.0%}", f"{side.mb:.0f}")
     for dropout in (0.0, 0.1):
         print(f"\nwhere a step goes, attention_dropout {dropout}:\n")
-        where_a_step_goes(dropout)
+        where_a_step_goes("base", *SIZE, attention_dropout=dropout)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
 
 from common import ROOT, Measure, machine
 from stmoe_hf import MobilityBERTMoE, MobilityProcessor, STMoEBertConfig, STMoEBertForMobility
@@ -64,6 +65,10 @@ def batch(users: int, history: int, horizon: int) -> dict[str, torch.Tensor]:
     return {name: tensor.to(DEVICE) for name, tensor in processor.pad(windows).items()}
 
 
+def in_one_thread() -> bool:
+    return DEVICE == "cpu" and torch.get_num_threads() == 1
+
+
 def autocast(bf16: bool = False) -> torch.autocast:
     return torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=bf16 or DEVICE == "cuda")
 
@@ -73,22 +78,27 @@ def train(
     users: int,
     history: int,
     horizon: int,
-    compile: bool = False,
     all_logits: bool = False,
     checkpoint: bool = False,
     bf16: bool = False,
+    optim: str = "adamw_torch_fused",
     **more,
 ) -> Measure:
-    """A training step; `all_logits`: cross-entropy on the [B, T, C] logits of every record; `bf16`: on a CPU too."""
+    """A training step.
+
+    Args:
+        all_logits: the cross-entropy is on the [B, T, C] logits of every record.
+        checkpoint: of activations, so that each layer is computed again in backward.
+        bf16: on a CPU too.
+        optim: by the Trainer's name.
+        more: of the configuration.
+    """
     model, data = network(name, **more).train(), batch(users, history, horizon)
-    if checkpoint:  # of activations: each layer is computed again in backward
+    if checkpoint:
         model.gradient_checkpointing_enable()
-    facts = {"parameters": sum(p.numel() for p in model.parameters())}
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    if compile:
-        facts["breaks"] = torch._dynamo.explain(model)(**data).graph_break_count
-        torch._dynamo.reset()
-        model = torch.compile(model)
+    facts = {"parameters": sum(p.numel() for p in model.parameters()), "one_thread": in_one_thread()}
+    chosen, options = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(optim=optim, learning_rate=1e-4))
+    optimiser = chosen(model.parameters(), **options)
 
     def step() -> None:
         with autocast(bf16):

@@ -21,7 +21,7 @@ from .attention_stmoe_bert import as_numbers_to_add, keys_of_the_alone
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
 from .experts_stmoe_bert import (
-    GROUPED_EXPERTS,
+    EXPERTS_BY_DEVICE,
     STMoEBertEncoder,
     STMoEBertExperts,
     STMoEBertLayer,
@@ -67,12 +67,8 @@ class STMoEBertPreTrainedModel(PreTrainedModel):
         return True
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
-        if requested_experts is None:
-            sizes = (self.config.hidden_size, self.config.moe_intermediate_size or 0)
-            # The grouped product of bf16 wants rows of whole 16 bytes. On a CPU the loop is faster.
-            fits_gpu = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-            requested_experts = GROUPED_EXPERTS if fits_gpu and not any(size % 8 for size in sizes) else "eager"
-        return super().get_correct_experts_implementation(requested_experts)
+        # Which is fastest is known in the forward: a model may stay on the CPU of a machine with a GPU.
+        return super().get_correct_experts_implementation(requested_experts or EXPERTS_BY_DEVICE)
 
     def _where_there_is_a_record(self, inputs: Tensor) -> Tensor:
         if inputs.dim() != 3 or inputs.shape[-1] != len(INPUT_COLUMNS):

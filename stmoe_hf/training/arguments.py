@@ -116,7 +116,7 @@ class ModelArguments:
     head_chunk_size: int | None = field(default=None, metadata={"help": "Asked-for records a step of that head."})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default), eager, ..."})
     experts_implementation: str | None = field(
-        default=None, metadata={"help": "eager, stmoe_grouped, ...; unset: the fastest on this machine."}
+        default=None, metadata={"help": "eager, stmoe_grouped, ...; unset: the fastest where the model runs."}
     )
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
+from ..model.experts_stmoe_bert import experts_implementation_on
 from ..model.modeling_mobility_bert import MobilityBERT, MobilityBERTMoE
 from ..model.modeling_stmoe_bert import STMoEBertForMobility
 from ..prediction.load import find_model, load_config, load_saved
@@ -69,7 +70,8 @@ def build_model(
         model.config.trained_alone = model.config.trained_alone or data_args.alone_share > 0
     freeze(model, [*(model_args.freeze or []), *([CELL_TABLE] if model_args.cell_table == "freeze" else [])])
     if getattr(model.config, "sparse_layers", None):
-        logger.info("implementation of the experts: %s", model.config._experts_implementation)
+        implementation = experts_implementation_on(args.device, model.config)  # type: ignore[arg-type]
+        logger.info("implementation of the experts: %s", implementation)
     return model
 
 

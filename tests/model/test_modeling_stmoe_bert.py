@@ -8,7 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel
 
 from stmoe_hf import STMoEBertConfig, STMoEBertForMobility, STMoEBertModel
-from stmoe_hf.model.experts_stmoe_bert import STMoEBertExperts, balance
+from stmoe_hf.model.experts_stmoe_bert import (
+    STMoEBertExperts,
+    balance,
+    experts_implementation_on,
+    experts_in_turn,
+    grouped_experts,
+)
 from stmoe_hf.model.heads_stmoe_bert import CellLogProbability
 from stmoe_hf.model.records import CELL, NO_LABEL
 
@@ -222,11 +228,45 @@ def test_dropout_of_the_attention_has_a_setting_of_its_own():
     assert of_attention(apart) == {0.1} and apart.model.encoder.layer[0].output.dropout.p == 0.3
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the grouped product is the default")
-def test_the_default_implementation_of_the_experts_on_a_cpu_is_the_loop():
-    model = small_model()
+def machine_with_gpu(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "changes", "expected"),
+    [
+        ("cuda", (8, 0), {}, "stmoe_grouped"),
+        ("cuda", (7, 5), {}, "eager"),
+        ("cuda", (9, 0), {"moe_intermediate_size": 12}, "eager"),
+        ("cpu", (9, 0), {}, "eager"),
+        ("meta", (9, 0), {}, "eager"),
+        ("cuda", (9, 0), {"experts_implementation": "grouped_mm"}, "grouped_mm"),
+        ("cpu", (9, 0), {"experts_implementation": "stmoe_grouped"}, "stmoe_grouped"),
+    ],
+)
+def test_the_experts_run_as_is_fastest_where_the_model_is_or_as_was_asked(
+    monkeypatch, device, capability, changes, expected
+):
+    machine_with_gpu(monkeypatch, capability)
+    model = small_model(**changes)
     assert model._can_set_experts_implementation()
-    assert model.config._experts_implementation == "eager"
+    assert experts_implementation_on(torch.device(device), model.config) == expected
+
+
+def test_a_model_on_the_cpu_of_a_machine_with_a_gpu_runs_its_experts_in_turn(monkeypatch):
+    expected = small_model()(batch()[0]).logits
+    ran = []
+    for function in (experts_in_turn, grouped_experts):
+        watched = lambda *args, run=function: ran.append(run.__name__) or run(*args)  # noqa: E731
+        monkeypatch.setattr(f"{function.__module__}.{function.__name__}", watched)
+    machine_with_gpu(monkeypatch, (9, 0))
+    assert torch.equal(small_model()(batch()[0]).logits, expected)
+    assert set(ran) == {"experts_in_turn"}
+    ran.clear()
+    monkeypatch.setattr(f"{experts_in_turn.__module__}.experts_implementation_on", lambda *_: "stmoe_grouped")
+    assert torch.allclose(small_model()(batch()[0]).logits, expected, atol=1e-5)
+    assert set(ran) == {"grouped_experts"}
 
 
 def test_activation_checkpointing_changes_no_gradient():
@@ -238,7 +278,9 @@ def test_activation_checkpointing_changes_no_gradient():
     assert torch.equal(gradients(plain), gradients(checkpointed))
 
 
-def test_chunked_cross_entropy_equals_the_plain_one_in_value_and_gradient():
+@pytest.mark.parametrize("block", [7, 2000])
+def test_chunked_cross_entropy_equals_the_plain_one_in_value_and_gradient(monkeypatch, block):
+    monkeypatch.setattr(f"{CellLogProbability.__module__}.CELLS_AT_ONCE", block)
     torch.manual_seed(0)
     hidden, weight = torch.randn(37, 8, requires_grad=True), torch.randn(101, 8, requires_grad=True)
     bias, labels = torch.randn(101, requires_grad=True), torch.randint(0, 101, (37,))
