@@ -131,6 +131,7 @@ class STMoEBertHistoryHead(nn.Module):
                 nn.GELU(),
                 nn.Linear(config.history_relation_size, 1),
             )
+        self._made: tuple[torch.dtype | None, list[Tensor], Tensor] | None = None  # of the weights at which values
         self.query = self.key = self.key_bias = None
         if config.history_content_size:
             self.query = nn.Linear(config.hidden_size, config.history_content_size)
@@ -151,23 +152,54 @@ class STMoEBertHistoryHead(nn.Module):
             init.zeros_(self.key_bias.weight)
             init.zeros_(self.key_bias.bias)
 
-    def _relation_features(self) -> Tensor:
-        """[slots, slots, day buckets, kinds, features] of (asked slot, record's slot, days between, kinds of day)."""
-        device = self.slot_decay.device
+    def _relation_table(self) -> Tensor:
+        """What the relation of two records scores: [slots * slots * day buckets * kinds of day].
+
+        By the asked slot, the record's slot (trained slots), the days between and the kinds of day. In prediction the
+        weights stay as they are, and the table is made once.
+        """
+        assert self.relation is not None
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.slot_decay.device.type != "cpu":
+            return self._new_relation_table()
+        # There are ways to change weights that leave no trace but their values; to compare these takes no time.
+        weights = [self.slot_decay, *self.relation.parameters()]
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        made = self._made
+        if (
+            made is None
+            or made[0] != dtype
+            or len(made[1]) != len(weights)
+            or not all(map(torch.equal, made[1], weights))
+        ):
+            made = self._made = dtype, [weight.detach().clone() for weight in weights], self._new_relation_table()
+        return made[2]
+
+    def _new_relation_table(self) -> Tensor:
+        assert self.relation is not None
+        device, dtype = self.slot_decay.device, self.slot_decay.dtype
         slots = torch.arange(self.trained_num_slots, device=device)
         angle = 2 * math.pi * slots / self.trained_num_slots
         clock = torch.stack([f(n * angle) for n in CLOCK_HARMONICS for f in (torch.sin, torch.cos)], dim=-1)
         apart = _circular_distance(slots[:, None] - slots[None, :], self.trained_num_slots).float()
         near = torch.stack([torch.exp(-apart / width) for width in SLOT_WIDTHS], dim=-1)
-        parts = [
-            clock[:, None, None, None, :],
-            clock[None, :, None, None, :],
-            near[:, :, None, None, :],
-            torch.eye(self.num_day_buckets, device=device)[None, None, :, None, :],
-            torch.eye(KINDS_OF_DAY, device=device)[None, None, None, :, :],
-        ]
-        size = (self.trained_num_slots, self.trained_num_slots, self.num_day_buckets, KINDS_OF_DAY)
-        return torch.cat([part.expand(*size, -1) for part in parts], dim=-1)
+        square = (self.trained_num_slots, self.trained_num_slots, -1)
+        of_slots = torch.cat([clock[:, None].expand(square), clock[None].expand(square), near], dim=-1).flatten(0, 1)
+        of_days = torch.eye(self.num_day_buckets + KINDS_OF_DAY + 1, device=device)[:, :-1]  # at last there is none
+        # The first layer gives a sum over parts of what it sees: it is asked for each by itself, not for all that they
+        # combine to. Flat, as a quantised layer takes rows; its weight has another dtype.
+        width = of_slots.shape[-1], of_days.shape[-1]
+        of_slots = self.relation[0](F.pad(of_slots, (0, width[1])).to(dtype))
+        of_days = self.relation[0](F.pad(of_days, (width[0], 0)).to(dtype))
+        bucket, kind, none = of_days.split([self.num_day_buckets, KINDS_OF_DAY, 1])
+        of_days = (bucket[:, None] + (kind - 2 * none)).flatten(0, 1)
+        first = (of_slots[:, None] + of_days).flatten(0, 1)
+        table = self.relation[1:](first).float().view(len(of_slots), len(of_days))
+        if self.slots_per_trained_slot == 1:
+            table = table + self._of_slots_apart(apart).view(-1, 1)
+        return table.flatten()
+
+    def _of_slots_apart(self, apart: Tensor) -> Tensor:
+        return -self.slot_decay.exp() * apart / self.slots_per_trained_slot
 
     def _trained_slot(self, slot: Tensor) -> Tensor:
         if self.slots_per_trained_slot == 1:
@@ -197,17 +229,21 @@ class STMoEBertHistoryHead(nn.Module):
             scores = scores + self.key_bias(hidden).transpose(1, 2)
         # A row without history keeps finite scores until after the softmax, or its gradient would be nan.
         scores = scores.float().masked_fill(~is_history[:, None, :] & has_history, -math.inf)
-        scores = _rows(scores, which) + self._of_slots(q, inputs)
+        scores = _rows(scores, which)  # [B, Q, T], to which all else is added in place
         if self.relation is not None:
-            # Flat, as a quantised layer takes rows; its weight has another dtype.
-            table = self.relation(self._relation_features().flatten(0, -2).to(self.slot_decay.dtype))
+            table = self._relation_table()
             of_slot = self._trained_slot(q[..., SLOT]) * (len(table) // self.trained_num_slots)
-            scores = scores.add_(_look_up(table, _rows(kind, which).add_(of_slot[..., None].to(kind.dtype))))
+            scores += _look_up(table, _rows(kind, which).add_(of_slot[..., None].to(kind.dtype)))
+        if self.relation is None or self.slots_per_trained_slot != 1:  # else it is in the table
+            scores += self._of_slots(q, inputs)
         if self.query is not None:
             states = hidden.gather(1, asked[..., None].expand(-1, -1, hidden.shape[-1]))
             queries = self.query(states) / math.sqrt(self.key.out_features)
-            scores = scores.add_(queries @ self.key(hidden).transpose(1, 2))
-        return F.log_softmax(scores, dim=-1).masked_fill(~has_history, -math.inf)
+            scores = scores.baddbmm_(queries.float(), self.key(hidden).float().transpose(1, 2))
+        log_weights = F.log_softmax(scores, dim=-1)
+        if not torch.compiler.is_compiling() and bool(has_history.all()):
+            return log_weights
+        return log_weights.masked_fill(~has_history, -math.inf)
 
     def _days(self, asked: Tensor) -> tuple[Tensor, Tensor]:
         """Of asked-for records [B, Q, 6]: [B, Q] which of the row's asked-for days each is of, [B, D] these days.
@@ -241,7 +277,7 @@ class STMoEBertHistoryHead(nn.Module):
         """Asked-for records [B, Q, 6], all records [B, T, 6] -> scores [B, Q, T] of how near their slots are."""
         slots = torch.arange(self.num_slots, device=inputs.device)
         apart = _circular_distance(slots[:, None] - inputs[:, None, :, SLOT], self.num_slots)  # [B, slots, T]
-        return _rows(-self.slot_decay.exp() * apart / self.slots_per_trained_slot, asked[..., SLOT])
+        return _rows(self._of_slots_apart(apart), asked[..., SLOT])
 
 
 class STMoEBertSpread(nn.Module):
