@@ -131,7 +131,8 @@ class STMoEBertHistoryHead(nn.Module):
                 nn.GELU(),
                 nn.Linear(config.history_relation_size, 1),
             )
-        self._made: tuple[torch.dtype | None, list[Tensor], Tensor] | None = None  # of the weights at which values
+        # The table of `_relation_table`, behind the weights and the precision that it was made with.
+        self._made: tuple[list[Tensor], torch.dtype | None, Tensor | None] = [], None, None
         self.query = self.key = self.key_bias = None
         if config.history_content_size:
             self.query = nn.Linear(config.hidden_size, config.history_content_size)
@@ -163,16 +164,13 @@ class STMoEBertHistoryHead(nn.Module):
             return self._new_relation_table()
         # There are ways to change weights that leave no trace but their values; to compare these takes no time.
         weights = [self.slot_decay, *self.relation.parameters()]
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        made = self._made
-        if (
-            made is None
-            or made[0] != dtype
-            or len(made[1]) != len(weights)
-            or not all(map(torch.equal, made[1], weights))
-        ):
-            made = self._made = dtype, [weight.detach().clone() for weight in weights], self._new_relation_table()
-        return made[2]
+        precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        made, of_precision, table = self._made
+        same = len(made) == len(weights) and of_precision == precision and all(map(torch.equal, made, weights))
+        if table is None or not same:
+            table = self._new_relation_table()
+            self._made = [weight.detach().clone() for weight in weights], precision, table
+        return table
 
     def _new_relation_table(self) -> Tensor:
         assert self.relation is not None
@@ -322,8 +320,11 @@ class STMoEBertSpread(nn.Module):
         top, bottom = (self.radius - y).clamp(min=0), (self.height - y + self.radius).clamp(max=2 * self.radius + 1)
         return (total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]).log()
 
-    def between(self, to_cell: Tensor, from_cell: Tensor) -> Tensor:
-        """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q]; -inf beyond the kernel."""
+    def between(self, to_cell: Tensor, from_cell: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Log-share [B, Q, T] that records in `from_cell` [B, T] give to `to_cell` [B, Q]; -inf beyond the kernel.
+
+        `inside` is the `log_inside` of `from_cell`, where it is known already.
+        """
         kernel = self.kernel()
         rim = self.radius + 1  # where all lie that are beyond the kernel
         dx, dy = (
@@ -334,17 +335,20 @@ class STMoEBertSpread(nn.Module):
             )
         )
         table = F.pad(kernel, (1, 1, 1, 1), value=-math.inf)
-        return _look_up(table, dy.mul_(2 * rim + 1).add_(dx)) - self.log_inside(kernel, from_cell)[:, None, :]
+        inside = self.log_inside(kernel, from_cell) if inside is None else inside
+        return _look_up(table, dy.mul_(2 * rim + 1).add_(dx)) - inside[:, None, :]
 
-    def around(self, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """The cells [P, S] that places `cell` [P] spread to, and the share of each; off the grid: cell 0, share 0."""
-        kernel = self.kernel()
+    def around(self, cell: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells [P, S] that places `cell` [P] spread to, and the share of each; off the grid: cell 0, share 0.
+
+        `inside` [P] is the `log_inside` of `cell`.
+        """
         step = torch.arange(-self.radius, self.radius + 1, device=cell.device)
         x = (cell % self.width)[:, None, None] + step
         y = (cell // self.width)[:, None, None] + step[:, None]
-        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
-        share = (kernel[None] - self.log_inside(kernel, cell)[:, None, None]).exp() * inside
-        return ((y * self.width + x) * inside).flatten(1), share.flatten(1)
+        on_grid = ((x >= 0) & (x < self.width)) & ((y >= 0) & (y < self.height))
+        share = (self.kernel() - inside[:, None, None]).exp() * on_grid
+        return ((y * self.width + x) * on_grid).flatten(1), share.flatten(1)
 
 
 class STMoEBertFar(nn.Module):
@@ -400,11 +404,12 @@ class STMoEBertFar(nn.Module):
         """Probabilities [Q, K] of cells `to_cell` [K] of one row, by weights [Q, P] of places `from_cell` [P]."""
         counts, rings = self.cells_in_rings(from_cell).float(), log_rings.exp()
         weight = weight / (rings @ (counts > 0).float().t()).clamp(min=1e-9)
-        ring = self.ring(to_cell, from_cell)  # [K, P]
+        ring = self.ring(from_cell, to_cell)  # [P, K]
+        share = counts.clamp(min=1).reciprocal()
         result = weight.new_zeros(weight.shape[0], to_cell.shape[0])
-        for number in range(rings.shape[1]):
-            in_ring = (ring == number) / counts[:, number].clamp(min=1)
-            result = result + rings[:, number, None] * (weight @ in_ring.t())
+        for number in range(rings.shape[1]):  # one [P, K] tensor at a time
+            in_ring = (ring == number) * share[:, number, None]
+            result.addmm_(weight * rings[:, number, None], in_ring)
         return result
 
 
