@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
-    runs, minutes = [], []
+    runs, results, minutes = [], [], []
     for seed in args.seeds:
         folder = Path(args.output_dir) / f"city{city}-seed{seed}"
         if not ((folder / "all_results.json").exists() and (folder / "minutes").exists()):
@@ -62,12 +62,14 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
             run(*parse_arguments(options))
             (folder / "minutes").write_text(f"{(time.monotonic() - start) / 60:.1f}")
         runs.append(pd.read_csv(folder / "predictions.csv.gz"))
+        results.append(json.loads((folder / "all_results.json").read_text()))
         minutes.append(float((folder / "minutes").read_text()))
-    parameters = json.loads((folder / "all_results.json").read_text())["parameters"]
     truth = pd.read_csv(find_file(city, args.data_dir)[0])
     truth = truth[truth["d"].between(args.cut_day, args.cut_day + 14)]
     print(f"\nCity {city}, days from {args.cut_day} on, {truth['uid'].nunique()} users, seeds {args.seeds}:", end=" ")
-    print(f"{parameters:,} parameters, {np.mean(minutes):.1f} minutes a run (training, baselines, prediction)\n")
+    print(f"{results[-1]['parameters']:,} parameters, {np.mean(minutes):.1f} minutes a run, all in all;", end=" ")
+    nll = [result["test_nll"] for result in results]
+    print(f"nll {np.mean(nll):.4f}{f' ± {np.std(nll, ddof=1):.4f}' if len(nll) > 1 else ''}\n")
     table("", *(f"{edition} {name}" for edition in EDITIONS for name in MEASURES))
     ours = {edition: [score(prediction, truth, edition) for prediction in runs] for edition in EDITIONS}
     rows: dict[str, list[str]] = {"here, mean of the seeds (± between seeds)": []}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .prediction.predict_city import predict
     from .training.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Calendar",

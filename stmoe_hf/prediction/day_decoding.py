@@ -9,10 +9,9 @@ What the network gives is a distribution for each slot, not for a day. What ties
 theme: a day of the person's past, drawn by how much weight its records have in the asked-for slots, whose records then
 count `THEME_GAIN` times more. (People repeat whole days: they go to work, or they do not.)
 
-The score is the mean of GEO-BLEU with orders to 3 and to 5, less `OPEN_DTW_COST` and `STRICT_DTW_COST` for every
-kilometre of DTW with an open and with a strict start: a compromise between the editions of 2024 and 2025. Inside the
-search GEO-BLEU is approximate: distances in eighths of a cell, and pairs of n-grams more than ten cells apart in sum
-count as unmatched.
+The score is GEO-BLEU of the edition of 2024, less `OPEN_DTW_COST` and `STRICT_DTW_COST` for every kilometre of DTW
+with an open and with a strict start: a compromise between the editions of 2024 and 2025. Inside the search GEO-BLEU is
+approximate: see `day_scores`.
 
 A forecast asks for every slot of a day, and the person will be observed in some of them: what scores best over all
 slots does not score best over those. So the plan of a whole day is improved on the slots in which the person was
@@ -42,10 +41,10 @@ from .day_search import decode_day
 DRAWS = 96  # a multiple of RACE
 THEME_GAIN = 300.0
 THEME_POWER = 2.0
-OPEN_DTW_COST, STRICT_DTW_COST = 0.008, 0.004  # per kilometre
+OPEN_DTW_COST, STRICT_DTW_COST = 0.010, 0.005  # per kilometre
 POINTWISE_DISTANCE_WEIGHT = 0.016  # of the decoder by slots that the search starts from
-STARTS = 48  # draws that the search may begin with, the worthiest by the slots alone
-BEST_CELLS = 4  # of each slot, tried in a sweep
+STARTS = 24  # draws that the search may begin with, the worthiest by the slots alone
+BEST_CELLS = 3  # of each slot, tried in the first sweep
 USUAL_DAYS = 8
 USUAL_RECORDS = 3  # a day of the past with fewer says nothing of when a person is observed
 _MOST_RECORDS_A_DAY = 256

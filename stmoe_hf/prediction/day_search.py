@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from .day_scores import (
+    ORDERS,
     RACE,
     copy,
     dtw,
@@ -29,6 +30,8 @@ from .day_scores import (
 )
 
 SWEEPS = 2
+REACH = ORDERS - 1  # records before and after share n-grams with one; their cells are tried for it
+TRIES_AGAIN = 2  # of the best cells, in the sweeps after the first
 RACE_ODDS = 0.5  # squared, in units of the sum of squares
 
 
@@ -95,7 +98,10 @@ def _gain(scores, new_scores, first, ahead, spread):
 
 @numba.njit(nogil=True, cache=True)
 def _sweep(best, draws, top, steps, lengths, costs, pairs, totals, scores):
-    """Improve `best` record by record, until it has come round without a change, or `SWEEPS` times."""
+    """Improve `best` record by record, `SWEEPS` times.
+
+    After the first sweep a record is tried again, with fewer cells, if one that it shares n-grams with has changed.
+    """
     samples, n = draws.shape
     standing, new_standing = (pairs, totals, scores), unknown_standing(samples, n)
     distances = new_distances(samples, n)
@@ -107,15 +113,18 @@ def _sweep(best, draws, top, steps, lengths, costs, pairs, totals, scores):
                 for j in range(n):
                     columns[draw, order, j, i] = distances[draw, order, i, j]
     before, after = np.empty((samples, 2, n + 1), np.int32), np.empty((samples, n, n), np.int32)
-    tries = np.empty(top.shape[1] + 2, np.uint64)
-    unchanged = 0
-    for _ in range(SWEEPS):
+    tries, due = np.empty(top.shape[1] + 2 * REACH, np.uint64), np.ones(n, np.bool_)
+    for sweep in range(SWEEPS):
+        if not due.any():
+            return
         for draw in range(samples):
             dtw_begin(before[draw])
             dtw_after(best, draws[draw], lengths, after[draw])
         for i in range(n):
-            unchanged += 1
-            for k in range(_set_tries(best, top[i], i, tries)):
+            cells = top[i, :TRIES_AGAIN] if sweep else top[i]
+            count = _set_tries(best, cells, i, tries) if due[i] else 0
+            due[i] = False
+            for k in range(count):
                 if tries[k] == best[i]:
                     continue
                 ngrams, dtw = (distances, columns), (before, after, costs)
@@ -123,19 +132,21 @@ def _sweep(best, draws, top, steps, lengths, costs, pairs, totals, scores):
                     best[i] = tries[k]
                     keep(i, distances, columns)
                     standing, new_standing = new_standing, standing
-                    unchanged = 0
-            if unchanged == n:
-                return
+                    due[max(0, i - REACH) : i + REACH + 1] = True
             for draw in range(samples):
                 dtw_row(lengths[best[i]], draws[draw], before[draw])
 
 
 @numba.njit(nogil=True, cache=True)
 def _set_tries(best, top, i, tries):
-    """The cells to try for record i, each once: the best of the slot, then those of the neighbours; how many."""
+    """The cells to try for record i, each once: the best of the slot, then those of its neighbours; how many."""
     count = 0
-    for k in range(len(tries)):
-        cell = top[k] if k < len(top) else best[max(i - 1, 0)] if k == len(top) else best[min(i + 1, len(best) - 1)]
+    for k in range(len(top) + 2 * REACH):
+        step = (k - len(top)) // 2 + 1
+        if k < len(top):
+            cell = top[k]
+        else:
+            cell = best[max(i - step, 0)] if (k - len(top)) % 2 == 0 else best[min(i + step, len(best) - 1)]
         new = True
         for other in range(count):
             new = new and tries[other] != cell
