@@ -15,6 +15,7 @@ from transformers import initialization as init
 
 from .configuration_stmoe_bert import STMoEBertConfig
 from .distances_stmoe_bert import STEPS
+from .embeddings_stmoe_bert import find_places
 from .heads_stmoe_bert import STMoEBertFar, STMoEBertSpread
 from .outputs_stmoe_bert import AskedFor
 from .records import CELL, DAY, DAY_OFF, FIELD_COUNTS, POI_COUNTS, SLOT
@@ -41,9 +42,10 @@ class RowOfQuestions:
 
     Attributes:
         history: [T, 6] the known records, in time order, and last: [6] the last of them.
-        asked: [Q, 6] the asked-for records.
         states: [Q, H] of the encoder.
+        novelty: [Q, NOVELTY_FEATURES - 2], what the history says of how likely a new cell is.
         places: [P] distinct cells of the history, in ascending order.
+        inside: [P] what `STMoEBertSpread.log_inside` says of them.
         place: [T] number of each known record's place.
         weight: [Q, P] of the places, summing to 1.
         cells, counts: [N] cells that other people were seen in, or that have points of interest, ascending, the number
@@ -53,45 +55,15 @@ class RowOfQuestions:
 
     history: Tensor
     last: Tensor
-    asked: Tensor
     states: Tensor
+    novelty: Tensor
     places: Tensor
+    inside: Tensor
     place: Tensor
     weight: Tensor
     cells: Tensor
     counts: Tensor
     scored: tuple[Tensor, Tensor, Tensor] | None = None
-
-
-def row_of_questions(asked: AskedFor, row: int, places: Tensor, weight: Tensor, no_cell: int) -> RowOfQuestions:
-    """A row of what the heads know, made once, with its places [P] and their weights [Q, P].
-
-    No size in here and in the field depends on other data than the number of known records and of their places.
-    """
-    if row in asked.rows:
-        return asked.rows[row]
-    is_history = asked.is_history[row]
-    inputs = asked.inputs[row]
-    history = inputs[is_history.nonzero()[:, 0]]
-    last = (is_history * torch.arange(inputs.shape[0], device=inputs.device)).argmax(keepdim=True)
-    cells, counts = inputs.new_zeros(0), asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
-    if asked.field_cells is not None:
-        cells, counts = asked.field_cells[row], asked.field_counts[row].float()
-        cells = torch.where(cells >= 0, cells, no_cell)
-        if asked.field_poi is not None:
-            counts = torch.cat([counts, asked.field_poi[row].float()], dim=1)
-    asked.rows[row] = RowOfQuestions(
-        history=history,
-        last=inputs.index_select(0, last)[0],
-        asked=inputs.index_select(0, asked.position[row]),
-        states=asked.states[row],
-        places=places,
-        place=torch.searchsorted(places, history[:, CELL].contiguous()),
-        weight=weight,
-        cells=cells,
-        counts=counts,
-    )
-    return asked.rows[row]
 
 
 class STMoEBertField(nn.Module):
@@ -139,11 +111,46 @@ class STMoEBertField(nn.Module):
         if self.poi is not None:
             init.zeros_(self.poi.weight)
 
+    def row_of(self, asked: AskedFor, row: int, places: Tensor, inside: Tensor, weight: Tensor) -> RowOfQuestions:
+        """A row of what the heads know, made once, with its places [P], as `RowOfQuestions` has them.
+
+        No size in here and in the field depends on other data than the number of known records and of their places.
+        """
+        if row in asked.rows:
+            return asked.rows[row]
+        if asked.novelty is None:
+            asked.novelty = self.novelty_features(asked)
+        is_history = asked.is_history[row]
+        inputs = asked.inputs[row]
+        history = inputs.index_select(0, is_history.nonzero()[:, 0])
+        last = (is_history * torch.arange(inputs.shape[0], device=inputs.device)).argmax(keepdim=True)
+        cells, counts = inputs.new_zeros(0), asked.states.new_zeros(0, len(FIELD_COUNTS), dtype=torch.float32)
+        if asked.field_cells is not None:
+            cells, counts = asked.field_cells[row], asked.field_counts[row].float()
+            cells = torch.where(cells >= 0, cells, self.no_cell)
+            if asked.field_poi is not None:
+                counts = torch.cat([counts, asked.field_poi[row].float()], dim=1)
+        asked.rows[row] = RowOfQuestions(
+            history=history,
+            last=inputs.index_select(0, last)[0],
+            states=asked.states[row],
+            novelty=asked.novelty[row],
+            places=places,
+            inside=inside,
+            place=torch.searchsorted(places, history[:, CELL].contiguous()),
+            weight=weight,
+            cells=cells,
+            counts=counts,
+        )
+        return asked.rows[row]
+
     def forward(self, row: RowOfQuestions, cells: Tensor, spread: STMoEBertSpread, far: STMoEBertFar) -> Tensor:
         """Probabilities [Q, K] of cells [K]."""
-        known_reach = spread.between(row.places[None], row.places[None])[0].exp()  # [P, P]
+        both = torch.cat([row.places, cells])
+        reach = spread.between(both[None], row.places[None], row.inside[None])[0].exp()  # [P + K, P]
+        known_reach, reach = reach.split([row.places.shape[0], cells.shape[0]])
         stays = row.weight @ known_reach.sum(0)  # [Q] of the spread weights, what stays in known cells
-        reach = row.weight @ spread.between(cells[None], row.places[None])[0].exp().t()  # [Q, K]
+        reach = row.weight @ reach.t()  # [Q, K]
         novelty = torch.sigmoid(self.novelty(row, stays))[:, None]
         part = self.log_parts(row, stays).exp()
         in_field = self._in_field(row, cells)
@@ -168,50 +175,56 @@ class STMoEBertField(nn.Module):
 
     def novelty(self, row: RowOfQuestions, stays: Tensor) -> Tensor:
         """Log-odds [Q] that an asked-for record lies in a cell which the history does not know."""
-        features = self.novelty_features(row, stays).to(row.states.dtype)
-        return self.gate(torch.cat([row.states, features], dim=-1))[:, 0].float()
+        spread_of_weight = -(row.weight * (row.weight + 1e-9).log()).sum(1) / 3
+        leaves = torch.logit(1 - stays, eps=1e-3) / 3
+        parts = [row.states, row.novelty, spread_of_weight[:, None], leaves[:, None]]
+        return self.gate(torch.cat([part.to(row.states.dtype) for part in parts], dim=-1))[:, 0].float()
 
-    def novelty_features(self, row: RowOfQuestions, stays: Tensor) -> Tensor:
-        """[Q, NOVELTY_FEATURES]: eight of the history, of which two of the hour; how far ahead; two of the weights."""
-        day, place = row.history[:, DAY], row.place
-        visits = torch.zeros_like(row.places).scatter_add(0, place, torch.ones_like(place))
-        once = (visits[place] == 1).float()
-        end = row.last[DAY] + 1
-        first_day = end.expand_as(visits).scatter_reduce(0, place, day, "amin")[place]
-        span = end - day.min()
-        kind, asked_kind = (
-            kind_of_hour(records[:, SLOT], records[:, DAY_OFF], self.num_slots) for records in (row.history, row.asked)
-        )
-        of_kind = F.one_hot(kind, KINDS_OF_HOUR).float()  # [T, kinds]
+    def novelty_features(self, asked: AskedFor) -> Tensor:
+        """[B, Q, NOVELTY_FEATURES - 2], all but two of the weights: eight of the history, of which two of the hour;
+        how far ahead. Of rows without history no numbers."""
+        is_history, day = asked.is_history, asked.inputs[..., DAY]
+        known = is_history.float()
+        place, cell = find_places(asked.cell, is_history)  # [B, T], [B, P]
+        visits = known.new_zeros(cell.shape).scatter_add(1, place, known)
+        once = (visits.gather(1, place) == 1) * known
+        end = (day * is_history).amax(1, keepdim=True) + 1  # [B, 1]
+        first_day = end.expand_as(cell).scatter_reduce(1, place, day, "amin").gather(1, place)
+        span = end - torch.where(is_history, day, end).amin(1, keepdim=True)
+        kind = kind_of_hour(asked.inputs[..., SLOT], asked.inputs[..., DAY_OFF], self.num_slots)  # [B, T]
 
         def log_odds(some: Tensor, of: Tensor) -> Tensor:
             """Of a share, drawn towards one in eleven by few records; counts in trained slots."""
             return ((some / self.scale + 0.3) / ((of - some) / self.scale + 3)).log()
 
+        def by_kind(what: Tensor) -> Tensor:
+            """Sum of `what` [B, T] for each kind of hour [B, kinds]."""
+            return what.new_zeros(what.shape[0], KINDS_OF_HOUR).scatter_add(1, kind, what)
+
         new, late = [], []
         for days in FIRST_DAYS:
             start = end - (span // 2).clamp(1, days)
-            late.append((day >= start).float())
+            late.append((day >= start) * known)
             new.append(late[-1] * (first_day >= start))
+        records, number = known.sum(1, keepdim=True), (visits > 0).sum(1, keepdim=True)
         # Of a kind of hour, with as much of the whole as one record.
-        once_by_kind = log_odds(once @ of_kind + once.mean(), of_kind.sum(0) + 1)
-        share_new = new[-1].sum() / late[-1].sum().clamp(min=1)
-        new_by_kind = log_odds(new[-1] @ of_kind + share_new, late[-1] @ of_kind + 1)
-        records, number = torch.ones_like(once).sum(), torch.ones_like(visits).sum().float()
-        of_history = torch.stack(
-            [
-                log_odds(once.sum(), records),
-                (records / self.scale).log() / 3,
-                span.float().log() / 2,
-                log_odds(number, records + 1),
-                *(log_odds(n.sum(), some.sum()) for n, some in zip(new, late, strict=True)),
-            ]
-        )
-        ahead = (row.asked[:, DAY] - end + 1).clamp(min=0).float().log1p() / 2
-        spread_of_weight = -(row.weight * (row.weight + 1e-9).log()).sum(1) / 3
-        leaves = torch.logit(1 - stays, eps=1e-3) / 3
-        of_question = [once_by_kind[asked_kind], new_by_kind[asked_kind], ahead, spread_of_weight, leaves]
-        return torch.cat([of_history.expand(row.asked.shape[0], -1), torch.stack(of_question, dim=-1)], dim=-1)
+        once_by_kind = log_odds(by_kind(once) + once.sum(1, keepdim=True) / records, by_kind(known) + 1)
+        share_new = new[-1].sum(1, keepdim=True) / late[-1].sum(1, keepdim=True).clamp(min=1)
+        new_by_kind = log_odds(by_kind(new[-1]) + share_new, by_kind(late[-1]) + 1)
+        of_history = [
+            log_odds(once.sum(1, keepdim=True), records),
+            (records / self.scale).log() / 3,
+            span.float().log() / 2,
+            log_odds(number, records + 1),
+            *(log_odds(n.sum(1, keepdim=True), some.sum(1, keepdim=True)) for n, some in zip(new, late, strict=True)),
+        ]
+        asked_kind = kind.gather(1, asked.position)
+        of_question = [
+            once_by_kind.gather(1, asked_kind),
+            new_by_kind.gather(1, asked_kind),
+            (day.gather(1, asked.position) - end + 1).clamp(min=0).float().log1p() / 2,
+        ]
+        return torch.stack([*(of_row.expand_as(asked_kind) for of_row in of_history), *of_question], dim=-1)
 
     # ---- Which new cell ----
 
@@ -257,7 +270,7 @@ class STMoEBertField(nn.Module):
         candidates, static, weighed = self.scored(row)
         index, is_candidate = _stands(cells, candidates)
         scores = torch.addmm(static, self.of_question(row.states), weighed.t()).float()  # [Q, N]
-        return F.log_softmax(scores, dim=1).index_select(1, index).exp() * is_candidate
+        return F.softmax(scores, dim=1).index_select(1, index) * is_candidate
 
     def cell_features(self, row: RowOfQuestions, cells: Tensor, counts: Tensor, beside: Tensor) -> Tensor:
         """[N, CELL_FEATURES]: what is counted of each cell, and how it lies to the places of the history.

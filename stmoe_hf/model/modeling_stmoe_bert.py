@@ -28,7 +28,7 @@ from .experts_stmoe_bert import (
     STMoEBertRouter,
     balance,
 )
-from .field_stmoe_bert import STMoEBertField, row_of_questions
+from .field_stmoe_bert import STMoEBertField
 from .heads_stmoe_bert import (
     HISTORY_WEIGHT,
     STMoEBertCellHead,
@@ -369,14 +369,18 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             rows.append((self._row_logits(asked, row, cells), cells))
         return padded_candidates(asked, rows)
 
-    def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor]:
-        """The places [P] of a row's history, and their weights [Q, P], made once."""
+    def _row_places(self, asked: AskedFor, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The places [P] of a row's history, the logarithm [P] of what they spread inside the grid, and their weights
+        [Q, P], made once."""
         if row not in asked.places:
             records = asked.is_history[row].nonzero()[:, 0]
-            places, index = asked.cell[row, records].unique(return_inverse=True)
-            weight = asked.history[row][:, records].exp().t()  # [records of the history, Q]
-            of_places = weight.new_zeros(places.shape[0], weight.shape[1]).index_add(0, index, weight).t()
-            asked.places[row] = places, of_places
+            places, index = asked.cell[row].index_select(0, records).unique(return_inverse=True)
+            weight = asked.history[row].index_select(1, records).exp()  # [Q, records of the history]
+            weight = weight.new_zeros(weight.shape[0], places.shape[0]).scatter_add(1, index.expand_as(weight), weight)
+            inside = torch.zeros_like(places, dtype=weight.dtype)
+            if self.spread is not None:
+                inside = self.spread.log_inside(self.spread.kernel(), places)
+            asked.places[row] = places, inside, weight
         return asked.places[row]
 
     def _row_candidates(self, asked: AskedFor, row: int, num_candidates: int) -> Tensor:
@@ -386,7 +390,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         places = cells[:0]
         mass = torch.zeros_like(cells, dtype=torch.float32)
         if asked.history is not None:
-            places, weight = self._row_places(asked, row)
+            places, inside, weight = self._row_places(asked, row)
             of_place = (asked.to_history[row].exp() * exists) @ weight
             if asked.alone is not None and asked.alone[row]:
                 # What is asked has no say in what is answered: the candidates go by the visits of the history.
@@ -395,7 +399,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             if len(places):
                 cells, mass = places, of_place
             if self.spread is not None and len(places):
-                around, share = self.spread.around(places)
+                around, share = self.spread.around(places, inside)
                 cells, index = around.flatten().unique(return_inverse=True)
                 mass = of_place.new_zeros(len(cells)).index_add(0, index, (share * of_place[:, None]).flatten())
         if self.cell_head is not None:
@@ -405,7 +409,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
             cells = torch.arange(num_cells, device=cells.device)
         best = cells[mass.topk(min(num_candidates, len(cells))).indices]
         if self.field is not None and len(places):
-            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
+            of_row = self.field.row_of(asked, row, places, inside, weight)
             best = torch.cat([best, self.field.likeliest(of_row, num_candidates // 2)])
         return torch.cat([best, places]).unique()
 
@@ -421,10 +425,10 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         states = asked.states[row]
         if asked.history is None:
             return self._log_others(states, cells)
-        places, weight = self._row_places(asked, row)
+        places, inside, weight = self._row_places(asked, row)
         has_history = torch.compiler.is_exporting() or len(places) > 0  # what is exported sees to it
         if self.field is not None and has_history:
-            of_row = row_of_questions(asked, row, places, weight, self.field.no_cell)
+            of_row = self.field.row_of(asked, row, places, inside, weight)
             return self.field(of_row, cells, self.spread, self.far).clamp(min=LEAST).log()
         if self.far is not None and has_history:
             others = self.far.shares(weight, self.far.log_rings(states), cells, places)
@@ -433,7 +437,7 @@ class STMoEBertForMobility(STMoEBertPreTrainedModel):
         if self.spread is None:
             reach = (cells[:, None] == places).to(weight.dtype)  # [K, P]
         else:
-            reach = self.spread.between(cells[None], places[None])[0].exp()
+            reach = self.spread.between(cells[None], places[None], inside[None])[0].exp()
         to_history, to_others = asked.to_history[row].exp()[:, None], asked.to_others[row].exp()[:, None]
         return (to_history * (weight @ reach.t()) + to_others * others).log()
 

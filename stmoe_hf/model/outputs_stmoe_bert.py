@@ -55,7 +55,9 @@ class AskedFor:
         inputs: [B, T, 6], as in the forward; None without them.
         position: [B, Q] of the asked-for records among them.
         rows: what the field made of each row so far.
-        places: of each row so far, the places of its history and their weights.
+        places: of each row so far, the places of its history, what they spread inside the grid, and their
+            weights.
+        novelty: what the field makes of the histories, [B, Q, features], once it is known.
         is_history: [B, T] which records' cells are known; None without inputs or a history head.
         field_cells, field_counts: [B, N] and [B, N, F], as in the forward; None without other people.
         field_poi: [B, N, P], as in the forward; None without points of interest.
@@ -73,7 +75,8 @@ class AskedFor:
     field_counts: Tensor | None = None
     field_poi: Tensor | None = None
     rows: dict[int, Any] = field(default_factory=dict)
-    places: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    places: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    novelty: Tensor | None = None
     is_history: Tensor | None = None
     cell: Tensor | None = None
     history: Tensor | None = None

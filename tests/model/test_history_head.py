@@ -7,7 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from stmoe_hf.model.configuration_stmoe_bert import STMoEBertConfig
-from stmoe_hf.model.heads_stmoe_bert import FARTHEST_DAYS, STMoEBertHistoryHead
+from stmoe_hf.model.heads_stmoe_bert import (
+    CLOCK_HARMONICS,
+    FARTHEST_DAYS,
+    KINDS_OF_DAY,
+    SLOT_WIDTHS,
+    STMoEBertHistoryHead,
+)
 
 T = 40
 
@@ -23,9 +29,37 @@ def pair(head, asked, known, query, key):
     kind = 4 if off == h_off and weekday == h_weekday else 1 - off if off == h_off else 3 - off
     bucket = min(round(2 * math.log2(max(min(days, FARTHEST_DAYS - 1), 1))), head.num_day_buckets - 1)
     trained = [int((each + 0.5) / head.slots_per_trained_slot) for each in (slot, h_slot)]
-    features = head._relation_features()[trained[0], trained[1], bucket, kind]
     content = head.query(query) @ head.key(key) / math.sqrt(head.key.out_features)
-    return score + head.relation(features)[0] + content + head.key_bias(key)[0]
+    return score + head.relation(relation(head, *trained, bucket, kind))[0] + content + head.key_bias(key)[0]
+
+
+def relation(head, slot, h_slot, bucket, kind):
+    """What the relation network sees of two trained slots, how far their days are apart, and the kinds of these."""
+    slots = head.trained_num_slots
+    angles = [n * 2 * math.pi * each / slots for each in (slot, h_slot) for n in CLOCK_HARMONICS]
+    apart = min(abs(slot - h_slot), slots - abs(slot - h_slot))
+    near = [math.exp(-apart / width) for width in SLOT_WIDTHS]
+    places = [float(place == bucket) for place in range(head.num_day_buckets)]
+    return torch.tensor(
+        [f(angle) for angle in angles for f in (math.sin, math.cos)]
+        + near
+        + places
+        + [float(place == kind) for place in range(KINDS_OF_DAY)]
+    )
+
+
+def test_what_is_kept_of_the_relation_follows_every_change_of_a_weight():
+    head = STMoEBertHistoryHead(STMoEBertConfig(hidden_size=8, num_attention_heads=2))
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        first = head._relation_table()
+        assert head._relation_table() is first
+        for parameter in (head.slot_decay, *head.relation.parameters()):
+            parameter.data += 0.1  # which autograd does not see
+            torch.testing.assert_close(head._relation_table(), head._new_relation_table(), rtol=0, atol=0)
+            assert head._relation_table() is not first
+    assert head._relation_table().requires_grad
 
 
 @pytest.mark.parametrize("num_slots", [48, 96])
