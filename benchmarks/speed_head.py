@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from common import Measure, Side, ratio, row, table, take_turns, timing_arguments
-from stmoe_hf.model.heads_stmoe_bert import CellLogProbability
+from stmoe_hf.model.cell_head_stmoe_bert import CellLogProbability
 from workloads import DEVICE, KIND, in_one_thread, print_machine
 
 HIDDEN, CELLS = 128, 40000

@@ -18,6 +18,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention_stmoe_bert import as_numbers_to_add, keys_of_the_alone
+from .cell_head_stmoe_bert import STMoEBertCellHead
 from .configuration_stmoe_bert import STMoEBertConfig
 from .embeddings_stmoe_bert import STMoEBertCityEmbedding, STMoEBertEmbeddings
 from .experts_stmoe_bert import (
@@ -31,7 +32,6 @@ from .experts_stmoe_bert import (
 from .field_stmoe_bert import STMoEBertField
 from .heads_stmoe_bert import (
     HISTORY_WEIGHT,
-    STMoEBertCellHead,
     STMoEBertFar,
     STMoEBertGate,
     STMoEBertHistoryHead,

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel
 
 from stmoe_hf import STMoEBertConfig, STMoEBertForMobility, STMoEBertModel
+from stmoe_hf.model.cell_head_stmoe_bert import CellLogProbability
 from stmoe_hf.model.experts_stmoe_bert import (
     STMoEBertExperts,
     balance,
@@ -15,7 +16,6 @@ from stmoe_hf.model.experts_stmoe_bert import (
     experts_in_turn,
     grouped_experts,
 )
-from stmoe_hf.model.heads_stmoe_bert import CellLogProbability
 from stmoe_hf.model.records import CELL, NO_LABEL
 
 from ..helpers import SMALL, batch, small_model
