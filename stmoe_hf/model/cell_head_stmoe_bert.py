@@ -90,7 +90,9 @@ class STMoEBertCellHead(nn.Module):
 
     def log_probability(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """hidden [N, H], labels [N] -> log-probability of each label [N]; no [N, C] tensor is kept."""
-        states, weight, bias = self.states(hidden), self.decoder.weight, self.decoder.bias
+        states = self.states(hidden)
+        weight: Tensor = self.decoder.weight
+        bias: Tensor = self.decoder.bias
         if torch.is_autocast_enabled(states.device.type):
             dtype = torch.get_autocast_dtype(states.device.type)
             states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
