@@ -68,8 +68,7 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
     truth = truth[truth["d"].between(args.cut_day, args.cut_day + 14)]
     print(f"\nCity {city}, days from {args.cut_day} on, {truth['uid'].nunique()} users, seeds {args.seeds}:", end=" ")
     print(f"{results[-1]['parameters']:,} parameters, {np.mean(minutes):.1f} minutes a run, all in all;", end=" ")
-    nll = [result["test_nll"] for result in results]
-    print(f"nll {np.mean(nll):.4f}{f' ± {np.std(nll, ddof=1):.4f}' if len(nll) > 1 else ''}\n")
+    print(f"nll {mean_and_spread('nll', np.array([result['test_nll'] for result in results]))}\n")
     table("", *(f"{edition} {name}" for edition in EDITIONS for name in MEASURES))
     ours = {edition: [score(prediction, truth, edition) for prediction in runs] for edition in EDITIONS}
     rows: dict[str, list[str]] = {"here, mean of the seeds (± between seeds)": []}
@@ -80,8 +79,7 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
             each = np.array([scores.per_user[name].to_numpy() for scores in ours[edition]])
             mean[edition, name] = each.mean(0)
             over_users = bootstrap(each.mean(0))
-            spread = f" ± {digits(name, each.mean(1).std(ddof=1))}" if len(each) > 1 else ""
-            rows["here, mean of the seeds (± between seeds)"].append(f"{digits(name, each.mean())}{spread}")
+            rows["here, mean of the seeds (± between seeds)"].append(mean_and_spread(name, each.mean(1)))
             rows["95 % interval over users"].append(
                 f"{digits(name, over_users.low)} .. {digits(name, over_users.high)}"
             )
@@ -104,8 +102,14 @@ def report(city: str, args: argparse.Namespace, more: list[str]) -> None:
         row(title, *cells)
 
 
+def mean_and_spread(name: str, of_seeds: np.ndarray) -> str:
+    """The mean of a measure over the seeds and, of more than one, its standard deviation."""
+    spread = f" ± {digits(name, of_seeds.std(ddof=1))}" if len(of_seeds) > 1 else ""
+    return f"{digits(name, of_seeds.mean())}{spread}"
+
+
 def digits(name: str, value: float, sign: str = "") -> str:
-    return f"{value:{sign}.{2 if name == 'dtw' else 4 if name == 'geobleu' else 3}f}"
+    return f"{value:{sign}.{2 if name == 'dtw' else 3 if name == 'accuracy' else 4}f}"
 
 
 if __name__ == "__main__":

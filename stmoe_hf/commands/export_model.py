@@ -4,14 +4,16 @@ import argparse
 import time
 from pathlib import Path
 
+from ..hub.export_formats import SUFFIXES
 from .options import OWN_WEIGHTS, add_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, OWN_WEIGHTS, required=False)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, .pt2 or .onnx")
+    endings = " or ".join(SUFFIXES.values())
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"file to write, {endings}")
     parser.add_argument(
-        "--format", choices=("torch", "onnx"), help="torch.export or ONNX; unset: as the name of the file ends"
+        "--format", choices=tuple(SUFFIXES), help="torch.export or ONNX; unset: as the name of the file ends"
     )
 
 

@@ -29,8 +29,8 @@ from ..model.one_person_stmoe_bert import STMoEBertForOnePerson
 from ..model.processing_stmoe_bert import MobilityProcessor
 from ..model.records import FIELD_COUNTS, POI_COUNTS
 from ..model.spacetime import Calendar, Grid
+from .export_formats import SUFFIXES
 
-SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 NEEDED = {"torch": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 # How far log-probabilities may lie from those of the network, all in fp32. Another runtime sums in another order.
 TOLERANCE = {"torch": 1e-5, "onnx": 1e-4}
